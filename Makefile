@@ -1,0 +1,40 @@
+# What a user types. Every target sets up what it needs; `make help` lists them.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test lint bench lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+setup: $(STAMP) ## virtual environment with the locked dependencies
+$(STAMP): requirements.lock pyproject.toml
+	command -v $(PYTHON) >/dev/null || { echo "failback needs Python 3.11 or newer; set PYTHON=..." >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: setup ## the whole job against the lab; ARGS="--interactive" to give the orders yourself
+	$(BIN)/failback demo $(ARGS)
+
+test: lint ## lint, types, import rules and every test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## ruff, mypy, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup ## the engine against its peers, as ratios
+	$(BIN)/python -m benchmarks $(ARGS)
+
+lock: setup ## renew the lock file from pyproject.toml
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra lab --extra dev --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 -o requirements.lock
+
+clean: ## remove what setup and the lab made
+	rm -rf $(VENV) .lab .mypy_cache .ruff_cache .pytest_cache
