@@ -10,11 +10,13 @@ from models.machine import (
     AttachedDisk,
     CheckResult,
     CloudMachine,
+    Leftover,
     OnPremisesMachine,
     Snapshot,
+    Verdict,
 )
 from models.spec import FailbackSpec, HealthCheck
-from models.status import DiskRound, VerificationRecord
+from models.status import RunState
 
 CONTROL_QUEUE = "failback.control"
 
@@ -41,6 +43,11 @@ ON_PREMISES_CHECKPOINT_KEEP = "on_premises_keep_checkpoint_changes"
 ON_PREMISES_START = "on_premises_start"
 ON_PREMISES_TURN_OFF = "on_premises_turn_off"
 
+CLOUD_LEFTOVERS = "cloud_leftovers"
+CLOUD_REMOVE_LEFTOVERS = "cloud_remove_leftovers"
+ON_PREMISES_LEFTOVERS = "on_premises_leftovers"
+ON_PREMISES_REMOVE_LEFTOVERS = "on_premises_remove_leftovers"
+
 HEALTH_CHECK = "health_check"
 
 MOVER_INSPECT = "mover_inspect"
@@ -51,6 +58,11 @@ MOVER_VERIFY_ALL = "mover_verify_all"
 MOVER_ROLL_BACK = "mover_roll_back"
 MOVER_FORGET = "mover_forget_run"
 MOVER_CONTROL = "mover_set_control"
+MOVER_LEFTOVERS = "mover_leftovers"
+
+FAILBACK_WORKFLOW = "FailbackWorkflow"
+PREFLIGHT_WORKFLOW = "PreflightWorkflow"
+DOCTOR_WORKFLOW = "DoctorWorkflow"
 
 
 def mover_queue(mover: str) -> str:
@@ -162,13 +174,53 @@ class ControlInput(BaseModel):
     bandwidth_limit: int | None = None
 
 
+class StartInput(BaseModel):
+    """What `FailbackWorkflow` starts from. `state` is set when a long run continues as new."""
+
+    spec: FailbackSpec
+    started_by: str = "unknown"
+    state: RunState | None = None
+
+
+class PreflightReport(BaseModel):
+    """What `PreflightWorkflow` answers: every check, and both machines as they were seen."""
+
+    checks: list[CheckResult]
+    cloud: CloudMachine | None = None
+    on_premises: OnPremisesMachine | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed."""
+        return all(check.verdict is not Verdict.FAILED for check in self.checks)
+
+
+class DoctorInput(BaseModel):
+    """`live_runs` are the run ids of runs that still go on; what is theirs is not left over."""
+
+    spec: FailbackSpec
+    live_runs: list[str] = []
+    remove: bool = False
+
+
+class LeftoverInput(BaseModel):
+    """What to remove, exactly."""
+
+    spec: FailbackSpec
+    leftovers: list[Leftover]
+
+
+class DoctorReport(BaseModel):
+    """What runs left behind, what of it was removed, and what could not be looked at or removed."""
+
+    leftovers: list[Leftover]
+    removed: list[Leftover] = []
+    problems: list[str] = []
+
+
 class RollBackResult(BaseModel):
     """What a rollback did. `verified`: what it restored was read again and is as it was."""
 
     disk_id: str
     bytes_restored: int
     verified: bool
-
-
-DiskRoundResult = DiskRound
-VerificationResult = VerificationRecord

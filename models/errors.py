@@ -2,8 +2,8 @@
 
 A class has a code (`FB-…`), an exit status for the command line and says whether the same call
 may be tried again by itself. The code is also the `type` of Temporal's `ApplicationError` and the
-anchor in `docs/errors.md`. A message says what happened, to what, and what to do next; secrets never
-enter one.
+anchor in `docs/errors.md`. A message says what happened, to what, and what to do next; secrets
+never enter one.
 """
 
 from __future__ import annotations

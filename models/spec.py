@@ -1,8 +1,8 @@
 """What an operator asks for: one machine's failback, as a YAML document.
 
 Nothing here does I/O: `parse_spec` takes text. Every field has a description because `failback
-schema` publishes them to editors. Unknown keys are refused, so that a typing error is never a silent
-default.
+schema` publishes them to editors. Unknown keys are refused, so that a typing error is never a
+silent default.
 """
 
 from __future__ import annotations

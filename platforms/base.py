@@ -2,7 +2,8 @@
 
 `CloudPlatform` is the side the machine comes from, `OnPremisesPlatform` the side it comes home to.
 All methods block (activities run them in threads), are safe to call again with the same arguments,
-and raise only errors of `models.errors`. A long call looks at `Call.stop` between its polls and raises `Stopped`.
+and raise only errors of `models.errors`. A long call looks at `Call.stop` between its polls and
+raises `Stopped`.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class CloudPlatform(Protocol):
         tags: dict[str, str],
         call: Call,
     ) -> list[Snapshot]:
-        """One incremental snapshot per disk id, under the given names; made once."""
+        """One incremental snapshot per disk id, by name; made once."""
 
     def open_snapshot(
         self, snapshot: Snapshot, base: Snapshot | None, call: Call
@@ -138,6 +139,11 @@ class CloudPlatform(Protocol):
 
     def leftovers(self, source: AzureMachineRef) -> list[Leftover]:
         """Snapshots that bear a run's tag."""
+
+    def remove_leftovers(
+        self, source: AzureMachineRef, leftovers: list[Leftover], call: Call
+    ) -> list[Leftover]:
+        """Remove exactly these, after seeing each one's tag again; returns those removed."""
 
 
 class OnPremisesPlatform(Protocol):
@@ -219,3 +225,8 @@ class OnPremisesPlatform(Protocol):
 
     def leftovers(self, spec: FailbackSpec) -> list[Leftover]:
         """Machines, checkpoints and mover attachments that bear a run's tag."""
+
+    def remove_leftovers(
+        self, spec: FailbackSpec, leftovers: list[Leftover], call: Call
+    ) -> list[Leftover]:
+        """Remove exactly these, after seeing each one's tag again; returns those removed."""
