@@ -38,6 +38,14 @@ class AzureMachineRef(Strict):
         description="Where the run's snapshots are made; the machine's own group if not said.",
     )
 
+    def snapshot_id(self, name: str) -> str:
+        """The ARM id of a snapshot of this machine, whether it exists or not."""
+        group = self.snapshot_resource_group or self.resource_group
+        return (
+            f"/subscriptions/{self.subscription_id}/resourceGroups/{group}"
+            f"/providers/Microsoft.Compute/snapshots/{name}"
+        )
+
 
 class Location(StrEnum):
     """Where the machine comes home to."""
@@ -154,6 +162,13 @@ class FailoverTrigger(Strict):
     at: datetime | None = Field(default=None, description="A set time, with its time zone.")
     when_downtime_below: Seconds | None = Field(
         default=None, description="As soon as the predicted downtime fits this budget."
+    )
+
+    expected_shutdown: Seconds = Field(
+        default=60.0, description="How long the guest shuts down as a rule; part of the prediction."
+    )
+    expected_boot: Seconds = Field(
+        default=60.0, description="How long the guest boots as a rule; part of the prediction."
     )
 
     @field_validator("at")

@@ -231,6 +231,7 @@ class RunState(BaseModel):
     paused: bool = False
     bandwidth_limit: int | None = None
     blocked: Blocked | None = None
+    waiting: str = Field(default="", description="What the run waits for by itself.")
     health: list[HealthResult] = []
     downtime: Downtime = Downtime()
     approvals: list[str] = []
@@ -248,6 +249,20 @@ class RunState(BaseModel):
         return roots
 
     @property
+    def booted(self) -> bool:
+        """Whether the on-premises machine may have run in this failback and is not turned off."""
+        return any(
+            effect.kind is EffectKind.MACHINE_STARTED
+            and effect.state in (EffectState.PLANNED, EffectState.DONE)
+            for effect in self.effects
+        )
+
+    @property
+    def asks_to_discard(self) -> bool:
+        """Undo waits for a person to say that what the booted machine wrote may be lost."""
+        return self.phase is Phase.ROLLING_BACK and self.booted and not self.discard_onprem_changes
+
+    @property
     def allowed_messages(self) -> list[str]:
         """What may be said now."""
         if self.phase.ended:
@@ -262,7 +277,7 @@ class RunState(BaseModel):
             allowed += ["verify"]
         if self.phase in (Phase.COMMIT_PENDING, Phase.VALIDATING):
             allowed += ["commit"]
-        if self.phase.position < Phase.COMMITTING.position:
+        if self.phase.position < Phase.COMMITTING.position or self.asks_to_discard:
             allowed += ["abort"]
         if self.blocked is not None:
             allowed += ["retry"]
