@@ -97,6 +97,9 @@ class OnPremisesMachine(BaseModel):
     machine_id: str = Field(default="", description="The hypervisor's id; empty until created.")
     generation: int
     created: bool = Field(default=False, description="True when this run creates the machine.")
+    processors: int | None = Field(default=None, description="Of a machine to be created.")
+    memory_bytes: int | None = Field(default=None, description="Of a machine to be created.")
+    os_type: str = Field(default="", description="`Linux` or `Windows`, of one to be created.")
     disks: list[OnPremisesDisk]
     adapters: list[AdapterSettings] = []
 
