@@ -5,7 +5,7 @@ abort."""
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from temporalio import workflow
 from temporalio.exceptions import is_cancelled_exception
@@ -36,6 +36,11 @@ from workflows.rounds import Rounds
 from workflows.run import Run
 from workflows.steps import together
 from workflows.undo import Undo
+
+# Azure allows seven incremental snapshots of a disk in five minutes; the last two are kept for the
+# final round and for one more try of it.
+_SNAPSHOT_WINDOW = timedelta(minutes=5)
+_ROUNDS_PER_WINDOW = 5
 
 
 @workflow.defn(name=FAILBACK_WORKFLOW)
@@ -163,12 +168,20 @@ class FailbackWorkflow(Messages):
         """Until the interval is over, the set time has come, or a person wants something."""
         state, now = self.state, workflow.now()
         if state.next_round_at is None or state.next_round_at <= now:
-            state.next_round_at = now + timedelta(seconds=state.spec.sync.interval)
+            due = now + timedelta(seconds=state.spec.sync.interval)
+            state.next_round_at = max(due, self._snapshot_allowed_at())
         wake = state.next_round_at
         if state.spec.run_failover.at is not None:
             wake = min(wake, max(state.spec.run_failover.at, now))
         await self._wait_for_person("run_failover, or the next round", wake - now)
         await workflow.wait_condition(lambda: not state.paused)
+
+    def _snapshot_allowed_at(self) -> datetime:
+        """When Azure's limit leaves room for one more round *and* the final one after it."""
+        recent = [r.started_at for r in self.state.rounds][-_ROUNDS_PER_WINDOW:]
+        if len(recent) < _ROUNDS_PER_WINDOW:
+            return workflow.now()
+        return recent[0] + _SNAPSHOT_WINDOW
 
     async def _wait_for_failover(self) -> None:
         """`sync: full` downloads nothing before the machine is stopped."""
