@@ -138,12 +138,12 @@ class Disk:
         with self._lock:
             return self._live.read(offset, length)
 
-    def write(self, offset: int, content: bytes | bytearray | memoryview) -> None:
-        """Put ``content`` at ``offset``. The range is reported as written, changed or not."""
-        self._check(offset, len(content))
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Put ``data`` at ``offset``. The range is reported as written, changed or not."""
+        self._check(offset, len(data))
         with self._lock:
-            self._before_change(WRITE, offset, len(content))
-            self._live.write(offset, content)
+            self._before_change(WRITE, offset, len(data))
+            self._live.write(offset, data)
 
     def clear(self, offset: int, length: int) -> None:
         """Make whole pages unwritten: they read as zeros and are reported as cleared."""
@@ -296,23 +296,19 @@ class SnapshotView:
             with disk._lock:
                 self._fill(self._pieces(offset, offset + len(buffer)), offset, buffer)
 
-    def allocated(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """Ranges within [start, end) that hold data, in order, neighbours joined.
-
-        Takes the disk's lock for the whole walk, so the walk should be over a bounded window.
-        """
-        held: tuple[int, int] | None = None
+    def allocated(self, start: int, end: int, limit: int | None = None) -> list[tuple[int, int]]:
+        """The first ``limit`` ranges within [start, end) that hold data, neighbours joined."""
+        found: list[tuple[int, int]] = []
         with self.disk._lock:
             for source, first, last in self._pieces(start, min(end, self.size)):
                 for data_start, data_end in source.data(first, last):
-                    if held and held[1] == data_start:
-                        held = (held[0], data_end)
-                        continue
-                    if held:
-                        yield held
-                    held = (data_start, data_end)
-        if held:
-            yield held
+                    if found and found[-1][1] == data_start:
+                        found[-1] = (found[-1][0], data_end)
+                    elif limit is not None and len(found) == limit:
+                        return found
+                    else:
+                        found.append((data_start, data_end))
+        return found
 
     def _fill(
         self,
