@@ -1,0 +1,156 @@
+"""The committer's part of a round: make batches durable, one after the other, in the safe order.
+
+Old content durable in the journal, then the target written, then the target durable and read back
+from the device, then the digests durable, and only then the ledger's line. A kill between any two
+of these steps leaves a state from which the round resumes or rolls back.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from models.errors import VerificationFailed
+from transfer.batch import Batch
+from transfer.blocks import BLOCK, DIGEST, Buffer, block_count, digest_blocks
+from transfer.journal import JournalLane
+from transfer.ledger import Layer, Ledger
+from transfer.lock import WriterLock
+from transfer.manifest import Manifest
+from transfer.target import DeviceTarget
+
+READ_BACK_BYTES = 1024 * 1024
+"""Of one direct read: large enough for the device to stream, small against the memory budget."""
+
+
+class Committer:
+    """Makes the batches of one layer durable.
+
+    Args:
+        lock: Asked before each write whether this writer is still the newest.
+        target: Written.
+        lanes: Of the layer's journal.
+        ledger: Gets a line per batch.
+        layer: Whose batches these are.
+        manifest: Gets the digests.
+        verify: Whether to read back from the device what was written.
+    """
+
+    def __init__(
+        self,
+        lock: WriterLock,
+        target: DeviceTarget,
+        lanes: list[JournalLane],
+        ledger: Ledger,
+        layer: Layer,
+        manifest: Manifest,
+        *,
+        verify: bool,
+    ) -> None:
+        self._lock = lock
+        self._target = target
+        self._lanes = lanes
+        self._ledger = ledger
+        self._layer = layer
+        self._manifest = manifest
+        self._back = Buffer(READ_BACK_BYTES) if verify else None
+        self._aside = ThreadPoolExecutor(1, "manifest-flush")
+
+    def close(self) -> None:
+        """End the helper thread."""
+        self._aside.shutdown()
+
+    def commit(self, batch: Batch) -> None:
+        """Make a batch durable; afterwards its buffers are free.
+
+        Raises:
+            Superseded: If a newer writer came; nothing was written then.
+            JournalFull: If the disk of the state is full.
+            DeviceFailed: If the target fails.
+            VerificationFailed: If it reads back as something else.
+        """
+        lane = self._lanes[batch.lane]
+        end = lane.end
+        self._lock.check()
+        self._store_digests(batch)
+        if batch.is_dirty:
+            end = lane.sync()
+            manifest_flushed = self._aside.submit(self._manifest.flush)
+            try:
+                self._apply(batch)
+                self._read_back(batch)
+            finally:
+                manifest_flushed.result()
+        self._ledger.applied(
+            self._layer, batch.extents, batch.lane, end, batch.counters, durable=batch.is_dirty
+        )
+
+    def _apply(self, batch: Batch) -> None:
+        for offset, content in sorted(batch.writes, key=_by_offset):
+            self._lock.check()
+            self._target.write(offset, content)
+        for offset, length in sorted(batch.zeros):
+            self._lock.check()
+            self._target.zero(offset, length)
+        self._target.flush()
+
+    def _store_digests(self, batch: Batch) -> None:
+        """Digests may be ahead of the target: until the ledger's line they are worked out again."""
+        for offset, length in batch.clear:
+            self._manifest.store_zeros(offset // BLOCK, block_count(length))
+        first, joined = -1, bytearray()
+        for block, digests in sorted(batch.digests):
+            if joined and block != first + len(joined) // DIGEST:
+                self._manifest.store(first, bytes(joined))
+                joined.clear()
+            if not joined:
+                first = block
+            joined += digests
+        if joined:
+            self._manifest.store(first, bytes(joined))
+
+    def _read_back(self, batch: Batch) -> None:
+        """Compare the device with the source's digests, which the manifest has by now."""
+        if self._back is None:
+            return
+        changed = [(offset, len(content)) for offset, content in batch.writes] + batch.zeros
+        for offset, length in sorted(changed):
+            for start in range(0, length, READ_BACK_BYTES):
+                size = min(READ_BACK_BYTES, length - start)
+                expect_on_device(self._target, self._manifest, self._back, offset + start, size)
+
+
+def expect_on_device(
+    target: DeviceTarget, manifest: Manifest, buffer: Buffer, offset: int, length: int
+) -> None:
+    """Read whole blocks back from the device and compare them with the manifest.
+
+    Raises:
+        VerificationFailed: If they differ.
+    """
+    target.read_back(offset, buffer, length)
+    expected = manifest.digests(offset // BLOCK, block_count(length))
+    found = digest_blocks(buffer, 0, length)
+    if found != expected:
+        raise_difference(target, offset, expected, found)
+
+
+def raise_difference(target: DeviceTarget, offset: int, expected: bytes, found: bytes) -> None:
+    """Raise `VerificationFailed` for the first digest that differs.
+
+    Args:
+        target: What was read.
+        offset: Of the first block.
+        expected: Digests, one after the other.
+        found: As many.
+    """
+    for place in range(0, len(expected), DIGEST):
+        if expected[place : place + DIGEST] != found[place : place + DIGEST]:
+            block_at = offset + place // DIGEST * BLOCK
+            raise VerificationFailed(
+                f"{target.path}: the block at byte {block_at} is not what was written there.",
+                hint="The device or its path is failing. Check it, then retry or abort.",
+            )
+
+
+def _by_offset(write: tuple[int, memoryview]) -> int:
+    return write[0]
