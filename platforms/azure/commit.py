@@ -1,0 +1,208 @@
+"""Deleting the Azure machine at commit: the machine, and exactly the disks the run knew, whatever
+the machine's own settings say about what goes with it."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Any
+
+from azure.mgmt.compute import models as azure_models
+
+from models.errors import AzureConflict, AzureNotFound
+from models.machine import CloudDisk, CloudMachine
+from models.spec import AzureMachineRef
+from platforms.azure.clients import Clients
+from platforms.azure.errors import guarded
+from platforms.azure.names import parse_resource_id, same_resource
+from platforms.azure.operations import run_operation
+from platforms.azure.waiting import wait_for
+from platforms.base import Call
+
+_log = logging.getLogger(__name__)
+_DETACH = "detach"
+
+
+class Commit:
+    """Deletes a machine. Safe to call again at any point of its own work."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+        self._settings = clients.settings
+
+    def delete_machine(
+        self, source: AzureMachineRef, machine: CloudMachine, call: Call
+    ) -> list[str]:
+        """Delete the machine, then its disks of `machine` that are still the same and unattached.
+
+        Returns the names of what is gone, by this call or by an earlier one that was cut off.
+
+        Raises:
+            AzureConflict: Another machine has the name, or will not let go of its disks.
+        """
+        found = self._machine(source)
+        if found is not None:
+            _refuse_other(found, machine)
+            self._keep_everything(source, found, call)
+            self._delete(source, call)
+        gone = [machine.name]
+        gone += [disk.name for disk in machine.disks if self._delete_disk(disk, machine, call)]
+        return gone
+
+    def _machine(self, source: AzureMachineRef) -> azure_models.VirtualMachine | None:
+        virtual_machines = self._clients.compute(source.subscription_id).virtual_machines
+        try:
+            return guarded(
+                f"Reading virtual machine {source.vm!r}",
+                lambda: virtual_machines.get(source.resource_group, source.vm),
+            )
+        except AzureNotFound:
+            return None
+
+    def _keep_everything(
+        self, source: AzureMachineRef, found: azure_models.VirtualMachine, call: Call
+    ) -> None:
+        """See to it that deleting the machine deletes nothing else."""
+        if not _goes_along(found):
+            return
+        patch = _detaching(found)
+        compute = self._clients.compute(source.subscription_id)
+        run_operation(
+            "keep-disks-and-interfaces",
+            f"Setting what virtual machine {source.vm!r} leaves behind when it is deleted",
+            partial(compute.virtual_machines.begin_update, source.resource_group, source.vm, patch),
+            call,
+            self._settings,
+        )
+        after = self._machine(source)
+        if after is not None and (left := _goes_along(after)):
+            raise AzureConflict(
+                f"Deleting virtual machine {source.vm!r} would still delete {', '.join(left)}; "
+                "nothing was deleted.",
+                hint="Set their delete option to Detach, then retry.",
+            )
+
+    def _delete(self, source: AzureMachineRef, call: Call) -> None:
+        compute = self._clients.compute(source.subscription_id)
+        run_operation(
+            "delete-machine",
+            f"Deleting virtual machine {source.vm!r}",
+            partial(compute.virtual_machines.begin_delete, source.resource_group, source.vm),
+            call,
+            self._settings,
+        )
+        if not wait_for(
+            lambda: self._machine(source) is None,
+            call,
+            seconds=self._settings.confirm_seconds,
+            interval_seconds=self._settings.polling_interval_seconds,
+            waiting_for=f"virtual machine {source.vm!r} to be gone",
+        ):
+            raise AzureConflict(f"Virtual machine {source.vm!r} still exists after its deletion.")
+
+    def _delete_disk(self, disk: CloudDisk, machine: CloudMachine, call: Call) -> bool:
+        """Whether the disk is gone now."""
+        found = self._disk(disk)
+        if found is None:
+            return True
+        if not disk.unique_id or found.unique_id != disk.unique_id:
+            _log.warning("disk %s is another one by now; it is kept", disk.name)
+            return False
+        if not self._is_free(disk, machine, call):
+            _log.warning("disk %s is attached to another machine; it is kept", disk.name)
+            return False
+        where = parse_resource_id(disk.resource_id)
+        compute = self._clients.compute(where.subscription_id)
+        try:
+            run_operation(
+                f"delete-disk/{disk.disk_id}",
+                f"Deleting disk {disk.name!r}",
+                partial(compute.disks.begin_delete, where.resource_group, where.name),
+                call,
+                self._settings,
+            )
+        except AzureNotFound:
+            pass
+        return True
+
+    def _is_free(self, disk: CloudDisk, machine: CloudMachine, call: Call) -> bool:
+        """Whether nothing holds the disk; waits while that is the deleted machine itself."""
+        holder: list[str] = []
+
+        def settled() -> bool:
+            found = self._disk(disk)
+            holder[:] = [found.managed_by] if found is not None and found.managed_by else []
+            return not holder or not same_resource(holder[0], machine.resource_id)
+
+        if not wait_for(
+            settled,
+            call,
+            seconds=self._settings.confirm_seconds,
+            interval_seconds=self._settings.polling_interval_seconds,
+            waiting_for=f"disk {disk.name!r} to be detached",
+        ):
+            raise AzureConflict(
+                f"Disk {disk.name!r} is still attached to {machine.name!r}, which is deleted.",
+                hint="Azure may need a while; retry.",
+            )
+        return not holder
+
+    def _disk(self, disk: CloudDisk) -> azure_models.Disk | None:
+        where = parse_resource_id(disk.resource_id)
+        disks = self._clients.compute(where.subscription_id).disks
+        try:
+            return guarded(
+                f"Reading disk {disk.name!r}",
+                lambda: disks.get(where.resource_group, where.name),
+            )
+        except AzureNotFound:
+            return None
+
+
+def _refuse_other(found: azure_models.VirtualMachine, machine: CloudMachine) -> None:
+    if not machine.vm_id or (found.vm_id or "").lower() != machine.vm_id.lower():
+        raise AzureConflict(
+            f"Virtual machine {machine.name!r} is not the one this run brought home: it was made "
+            "anew under the same name. Nothing was deleted.",
+            hint="Delete by hand what you are sure of, then retry or abort.",
+        )
+
+
+def _goes_along(found: azure_models.VirtualMachine) -> list[str]:
+    """Names of what would be deleted with the machine."""
+    names = [str(disk.name) for disk in _disks(found) if _option(disk.delete_option) != _DETACH]
+    for interface in _interfaces(found):
+        if _option(interface.delete_option) != _DETACH:
+            names.append(str(interface.id).rsplit("/", 1)[-1])
+    return names
+
+
+def _detaching(found: azure_models.VirtualMachine) -> azure_models.VirtualMachineUpdate:
+    """The change that makes everything stay. Azure replaces these lists whole, so they are sent as
+    they were read, with nothing but the option changed."""
+    for disk in _disks(found):
+        disk.delete_option = azure_models.DiskDeleteOptionTypes.DETACH
+    for interface in _interfaces(found):
+        interface.delete_option = azure_models.DeleteOptions.DETACH
+    return azure_models.VirtualMachineUpdate(
+        properties=azure_models.VirtualMachineProperties(
+            storage_profile=found.storage_profile, network_profile=found.network_profile
+        )
+    )
+
+
+def _disks(found: azure_models.VirtualMachine) -> list[Any]:
+    profile = found.storage_profile
+    if profile is None:
+        return []
+    return ([profile.os_disk] if profile.os_disk else []) + list(profile.data_disks or [])
+
+
+def _interfaces(found: azure_models.VirtualMachine) -> list[Any]:
+    profile = found.network_profile
+    return list(profile.network_interfaces or []) if profile else []
+
+
+def _option(value: object) -> str:
+    # What names no option is kept by Azure.
+    return str(getattr(value, "value", value) or _DETACH).lower()
