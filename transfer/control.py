@@ -23,10 +23,13 @@ class Control:
 
     Args:
         bytes_per_second: The limit of what is read from the source; None for no limit.
+        stopping: Set by `stop`, or by whoever shares it, to stop the copy.
     """
 
-    def __init__(self, bytes_per_second: int | None = None) -> None:
-        self.stopping = threading.Event()
+    def __init__(
+        self, bytes_per_second: int | None = None, *, stopping: threading.Event | None = None
+    ) -> None:
+        self.stopping = stopping or threading.Event()
         self._changed = threading.Condition()
         self._paused = False
         self._rate = bytes_per_second

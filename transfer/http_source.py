@@ -23,6 +23,7 @@ from transfer.http_connection import (
     Answer,
     RangeConnection,
     describe,
+    origin,
     request_target,
     split_address,
 )
