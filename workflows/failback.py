@@ -32,7 +32,7 @@ with workflow.unsafe.imports_passed_through():
 from workflows.cutover import Cutover
 from workflows.messages import Messages
 from workflows.preflight import run_preflight
-from workflows.rounds import Rounds
+from workflows.rounds import Rounds, blocks_effect
 from workflows.run import Run
 from workflows.steps import together
 from workflows.undo import Undo
@@ -138,6 +138,7 @@ class FailbackWorkflow(Messages):
         await together(*(self._open(disk) for disk in self.state.attached))
 
     async def _open(self, disk: AttachedDisk) -> None:
+        self._run.effects.plan(blocks_effect(disk), EffectKind.BLOCKS_WRITTEN, disk_id=disk.disk_id)
         await self.steps.do(
             MOVER_PREPARE,
             self._run.disk_input(disk),

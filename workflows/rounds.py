@@ -130,8 +130,6 @@ class Rounds:
     async def _copy(
         self, disk: AttachedDisk, snapshots: list[Snapshot], number: int, *, final: bool
     ) -> DiskRound:
-        name = f"blocks-{disk.disk_id}"
-        self.effects.plan(name, EffectKind.BLOCKS_WRITTEN, disk_id=disk.disk_id)
         snapshot = next(s for s in snapshots if s.disk_id == disk.disk_id)
         base = next((s for s in self.state.base if s.disk_id == disk.disk_id), None)
         argument = CopyInput(
@@ -156,7 +154,7 @@ class Rounds:
                 argument.model_copy(update={"method": "compare", "base": None})
             )
             result.fallback = code
-        self.effects.settle(name, EffectState.DONE)
+        self.effects.settle(blocks_effect(disk), EffectState.DONE)
         return result
 
     async def _apply(self, argument: CopyInput, leave_to_caller: tuple[str, ...] = ()) -> DiskRound:
@@ -177,3 +175,9 @@ class Rounds:
         if disk.created or self.state.spec.sync.mode is SyncMode.FULL:
             return "full"
         return "compare"
+
+
+def blocks_effect(disk: AttachedDisk) -> str:
+    """Name of the effect that this run's journal and writes on a disk are; planned when the disk is
+    opened, because opening makes the journal."""
+    return f"blocks-{disk.disk_id}"

@@ -1,0 +1,46 @@
+"""What runs keep on this mover: found without the disk, which may be detached or in use by then."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from transfer.files import sync_directory
+from transfer.lock import WriterLock
+
+_RUN = "run-"
+
+
+def safe_name(name: str) -> str:
+    """A disk's or run's name as one path component."""
+    if not name:
+        raise ValueError("a disk and a run must have a name")
+    return quote(name, safe="").replace(".", "%2E")
+
+
+def known_runs(state_dir: Path) -> Iterator[tuple[str, str]]:
+    """Disk and run of every ledger kept below `state_dir`."""
+    for directory in sorted(state_dir.glob(f"*/{_RUN}*")):
+        yield unquote(directory.parent.name), unquote(directory.name.removeprefix(_RUN))
+
+
+def forget_run(
+    state_dir: Path, disk_id: str, run_id: str, *, wait_for_lock_seconds: float = 30.0
+) -> None:
+    """Remove a run's journals and ledger although the disk is not here: after a commit, or when a
+    disk that the run created is deleted. The manifest stays. A run that is gone already is fine.
+
+    Raises:
+        DiskBusy: A writer holds the disk and does not let go.
+    """
+    disk = state_dir / safe_name(disk_id)
+    directory = disk / f"{_RUN}{safe_name(run_id)}"
+    if not directory.is_dir():
+        return
+    with contextlib.closing(WriterLock(disk, wait_for_lock_seconds)):
+        for path in sorted(directory.iterdir()):
+            path.unlink()
+        directory.rmdir()
+        sync_directory(disk)
