@@ -112,8 +112,8 @@ class CloudPlatform(Protocol):
         """Revoke grants, then delete snapshots that bear this run's tag; gone already is fine."""
 
     def power_state(self, source: AzureMachineRef) -> str:
-        """`running`, `stopped`, `deallocated`, `starting`, … as the instance view says; `gone` if the
-        machine does not exist."""
+        """`running`, `stopped`, `deallocated`, `starting`, … as the instance view says; `gone` if
+        the machine does not exist."""
 
     def shut_down_guest(self, source: AzureMachineRef, timeout_seconds: float, call: Call) -> None:
         """Ask the guest to shut down.
