@@ -7,7 +7,7 @@ from platforms.azure import AzurePlatform
 from platforms.azure.settings import AzureSettings
 from platforms.base import CloudPlatform, OnPremisesPlatform
 from platforms.hyperv import HyperVPlatform
-from platforms.hyperv.settings import HyperVHost
+from platforms.hyperv.settings import HyperVHost, Secret
 from platforms.registry import Platforms
 from worker.settings import AzureSection, HyperVSection, WorkerSettings
 
@@ -39,7 +39,7 @@ def _host(section: HyperVSection) -> HyperVHost:
     return HyperVHost(
         endpoint=section.endpoint,
         username=section.username,
-        password=section.password(),
+        password=Secret(section.password()),
         transport=section.transport,
         ca_file=section.ca_file,
         mover_vms=dict(section.movers),
