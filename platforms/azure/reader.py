@@ -46,6 +46,7 @@ _LONGEST_BACKOFF_SECONDS = 30.0
 # A grant is renewed this much of its time before it ends.
 _RENEW_EARLY = 0.1
 # Codes that speak of the snapshot itself, not of its relation to the base.
+_NO_PREVIOUS = "previoussnapshotnotfound"
 _CURRENT_GONE = ("blobnotfound", "containernotfound", "resourcenotfound")
 
 
@@ -164,9 +165,11 @@ class AzureSnapshotReader:
                 return page_of(offset, length, marker)
             except AzureError as error:
                 refused = status_of(error) in (401, 403)
+                # A base without a valid grant is answered as if it were not there.
+                ungranted = refused or service_code(error).lower() == _NO_PREVIOUS
                 failure = self._failure(error, base=base, renewed=renewed)
                 wait = max(backoff, retry_after_seconds(error) or 0.0)
-            if refused and not renewed:
+            if ungranted and not renewed:
                 self._renew(base=base)
                 renewed = True
                 continue

@@ -25,7 +25,7 @@ from models.machine import CloudDisk, CloudMachine, Snapshot
 from models.spec import AzureMachineRef
 from platforms.azure.clients import Clients
 from platforms.azure.errors import guarded, throttled
-from platforms.azure.grants import Grants
+from platforms.azure.grants import Grants, has_grant
 from platforms.azure.names import RUN_TAG, parse_resource_id, run_of
 from platforms.azure.operations import OperationTimedOut, Running
 from platforms.azure.waiting import wait_for
@@ -77,12 +77,13 @@ class Snapshots:
         keep the others from being released; failures are raised at the end."""
         failures: list[FailbackError] = []
         for snapshot in revoke:
-            if self._is_ours(snapshot, run_id, failures):
+            if self._ours(snapshot, run_id, failures) is not None:
                 _attempt(partial(self._grants.revoke, snapshot.resource_id, call), failures)
         deleting: list[Running[None]] = []
         for snapshot in delete:
-            if self._is_ours(snapshot, run_id, failures):
-                _attempt(partial(self._begin_delete, snapshot, call, deleting), failures)
+            found = self._ours(snapshot, run_id, failures)
+            if found is not None:
+                _attempt(partial(self._begin_delete, snapshot, found, call, deleting), failures)
         for running in deleting:
             _attempt(partial(_finish, running), failures)
         if failures:
@@ -209,23 +210,33 @@ class Snapshots:
         except AzureNotFound:
             return None
 
-    def _is_ours(self, snapshot: Snapshot, run_id: str, failures: list[FailbackError]) -> bool:
-        """Whether the snapshot exists and bears the run's tag; a foreign one is a failure."""
-        found: list[azure_models.Snapshot | None] = []
-        _attempt(lambda: found.append(self.find(snapshot.resource_id)), failures)
-        if not found or found[0] is None:
-            return False
-        if run_of(found[0].tags) == run_id:
-            return True
+    def _ours(
+        self, snapshot: Snapshot, run_id: str, failures: list[FailbackError]
+    ) -> azure_models.Snapshot | None:
+        """The snapshot if it exists and bears the run's tag; a foreign one is a failure."""
+        results: list[azure_models.Snapshot | None] = []
+        _attempt(lambda: results.append(self.find(snapshot.resource_id)), failures)
+        found = results[0] if results else None
+        if found is None or (run_id and run_of(found.tags) == run_id):
+            return found
         failures.append(
             AzureConflict(
                 f"Snapshot {snapshot.name!r} does not bear this run's tag {RUN_TAG!r}; it stays.",
                 hint="Delete it by hand if it is yours.",
             )
         )
-        return False
+        return None
 
-    def _begin_delete(self, snapshot: Snapshot, call: Call, deleting: list[Running[None]]) -> None:
+    def _begin_delete(
+        self,
+        snapshot: Snapshot,
+        found: azure_models.Snapshot,
+        call: Call,
+        deleting: list[Running[None]],
+    ) -> None:
+        # Azure deletes nothing that somebody may be reading.
+        if has_grant(found.disk_state):
+            self._grants.revoke(snapshot.resource_id, call)
         deleting.append(self._deletion(snapshot.resource_id, call))
 
     def _deletion(self, resource_id: str, call: Call) -> Running[None]:
