@@ -35,6 +35,8 @@ def picture(seen: Observation) -> RenderableType:
     header.add_row("Downtime", render.downtime_words(state))
     if state.bandwidth_limit:
         header.add_row("Limit", f"{human_size(state.bandwidth_limit)}/s")
+    if state.waiting:
+        header.add_row("Waits for", escape(state.waiting))
     parts: list[RenderableType] = [header]
     if seen.progress:
         parts.append(_bars(seen.progress))
@@ -67,7 +69,8 @@ def _path(state: RunState) -> Text:
 
 
 def _round(state: RunState) -> str:
-    said = [f"{state.round_number}"]
+    running = [done for done in state.rounds if not done.ended_at]
+    said = [f"{running[-1].number} runs" if running else f"{state.round_number} done"]
     finished = [done for done in state.rounds if done.ended_at]
     if finished:
         last = finished[-1]
@@ -101,8 +104,9 @@ def line(seen: Observation) -> str:
     if state is None:
         return seen.problem or "waiting for the first answer"
     said = [f"{state.spec.machine}: {render.words(state.phase.value)}"]
-    if state.round_number:
-        said.append(f"round {state.round_number}")
+    if state.rounds:
+        newest = state.rounds[-1]
+        said.append(f"round {newest.number}{'' if newest.ended_at else ' runs'}")
     for disk in seen.progress:
         share = disk.bytes_done / disk.bytes_total if disk.bytes_total else 0.0
         # Whole tenths only, or a long copy would write a line every second.
@@ -136,6 +140,7 @@ def document(seen: Observation) -> dict[str, Any]:
         "last_round": newest,
         "paused": state.paused,
         "bandwidth_limit": state.bandwidth_limit,
+        "waiting": state.waiting,
         "next_round_at": state.next_round_at.isoformat() if state.next_round_at else None,
         "downtime": {
             "predicted_seconds": state.downtime.predicted_seconds,

@@ -181,6 +181,8 @@ def summary(state: RunState) -> RenderableType:
         table.add_row("Next round", local(state.next_round_at))
     for disk, root in state.manifest_roots.items():
         table.add_row(f"Manifest root {escape(disk)}", escape(root))
+    if state.waiting:
+        table.add_row("Waits for", escape(state.waiting))
     if state.approvals:
         table.add_row("Approved by", escape(", ".join(state.approvals)))
     if state.result:
@@ -208,12 +210,24 @@ def commands(state: RunState) -> list[str]:
     return [named.get(message, message) for message in state.allowed_messages]
 
 
+def choice_commands(state: RunState) -> list[str]:
+    """The command lines for what a person may say to a blocked run."""
+    lines = []
+    for choice in state.blocked.choices if state.blocked else []:
+        # A choice reads like `commit with override`; the field's name is the option's name.
+        command, _, field = choice.partition(" with ")
+        if command == "abort" and state.booted:
+            field = "discard_onprem_changes"
+        option = f" --{field.replace('_', '-')}" if field else ""
+        lines.append(f"failback {command} {state.spec.machine}{option}")
+    return lines
+
+
 def blocked_panel(state: RunState) -> Panel:
     """Why a run waits for a person, and what they may say."""
     assert state.blocked is not None
     blocked = state.blocked
-    machine = escape(state.spec.machine)
-    choices = "\n".join(f"  [bold]failback {escape(c)} {machine}[/bold]" for c in blocked.choices)
+    choices = "\n".join(f"  [bold]{escape(choice)}[/bold]" for choice in choice_commands(state))
     return Panel(
         f"{escape(blocked.code)} in {escape(blocked.step)}, since {local(blocked.since)}\n"
         f"{escape(blocked.message)}\n\nSay one of:\n{choices}",

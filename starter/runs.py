@@ -15,7 +15,7 @@ from models import search
 from models.calls import FAILBACK_WORKFLOW, MOVER_COPY, MOVER_VERIFY_ALL
 from models.errors import FailbackError, NotFound, Unreachable
 from models.spec import workflow_id
-from models.status import DiskProgress, Phase, RunState
+from models.status import DiskProgress, RunState
 from starter.client import RPC_TIMEOUT, answers, connect
 
 if TYPE_CHECKING:
@@ -109,12 +109,25 @@ async def read_state(client: Client, machine: str) -> RunState:
 
     Raises:
         NotFound: There is none.
-        Unreachable: The run can only be asked through a control worker, and there is none.
+        Unreachable: A run that goes on is asked through a control worker, and there is none.
     """
+    return await _state(client, machine, await describe(client, machine))
+
+
+async def _state(
+    client: Client, machine: str, description: WorkflowExecutionDescription
+) -> RunState:
+    """A run that has ended left its state as its result, which needs no worker to be read."""
     with answers(f"the failback of {machine}"):
-        state = await client.get_workflow_handle(workflow_id(machine)).query(
-            "status", result_type=RunState, rpc_timeout=RPC_TIMEOUT
-        )
+        if _status(description) == "completed":
+            ended = client.get_workflow_handle(
+                workflow_id(machine), run_id=description.run_id, result_type=RunState
+            )
+            state = await ended.result(rpc_timeout=RPC_TIMEOUT)
+        else:
+            state = await client.get_workflow_handle(workflow_id(machine)).query(
+                "status", result_type=RunState, rpc_timeout=RPC_TIMEOUT
+            )
     if not isinstance(state, RunState):
         raise FailbackError(f"The failback of {machine} answered something that is no status.")
     return state
@@ -129,12 +142,12 @@ async def observe(client: Client, machine: str, last: RunState | None = None) ->
     now = datetime.now(UTC)
     try:
         description = await describe(client, machine)
-        status = description.status.name.lower() if description.status else "unknown"
+        status = _status(description)
         progress = await _progress(client, description)
     except Unreachable as error:
         return Observation(now, last, problem=error.message)
     try:
-        return Observation(now, await read_state(client, machine), progress, status)
+        return Observation(now, await _state(client, machine, description), progress, status)
     except NotFound:
         raise
     except FailbackError as error:
@@ -193,6 +206,5 @@ async def _progress(
     return sorted(found, key=lambda disk: disk.disk_id)
 
 
-def outcome(phase: Phase | None) -> str:
-    """The word for how a run ended, or where it stands."""
-    return phase.value.replace("_", " ") if phase else "unknown"
+def _status(description: WorkflowExecutionDescription) -> str:
+    return description.status.name.lower() if description.status else "unknown"

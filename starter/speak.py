@@ -85,7 +85,19 @@ async def update(client: Client, machine: str, name: str, message: Message) -> R
         ) from error
     if not isinstance(reply, Reply):
         raise FailbackError(f"{subject} answered to `{name}` with something that is no reply.")
+    if not reply.accepted:
+        raise Rejected(
+            f"{subject} does not accept `{name}`: {reply.message}", hint=_option(reply.message)
+        )
     return reply
+
+
+def _option(message: str) -> str:
+    """The option that says what a refusal asks for."""
+    for field in ("discard_onprem_changes", "override"):
+        if f"`{field}`" in message:
+            return f"If that is meant, add --{field.replace('_', '-')}."
+    return ""
 
 
 def _refused(error: Exception, subject: str, name: str) -> FailbackError:
@@ -98,7 +110,9 @@ def _refused(error: Exception, subject: str, name: str) -> FailbackError:
         return Rejected(
             f"{subject} ended while it heard `{name}`.", hint="`failback show` says how it ended."
         )
-    return failure(cause, subject)
+    found = failure(cause, subject)
+    found.hint = found.hint or _option(found.message)
+    return found
 
 
 async def _missing(client: Client, machine: str, name: str) -> FailbackError:

@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 
 from models.calls import CONTROL_QUEUE, DOCTOR_WORKFLOW, DoctorInput, DoctorReport
-from models.errors import AlreadyRunning, FailbackError, LeftoversFound, Unreachable
+from models.errors import AlreadyRunning, FailbackError, LeftoversFound, NotFound, Unreachable
 from models.spec import FailbackSpec
 from models.units import human_size
 from starter import exits, render, server_state
@@ -26,7 +26,7 @@ from starter.client import (
     require_worker,
 )
 from starter.options import AsJson, SpecFile, Yes, read_spec
-from starter.runs import list_runs, read_state
+from starter.runs import describe, list_runs, read_state
 from starter.terminal import confirm, emit, error_document, interactive, say, show_error
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ async def _look(client: Client, spec: FailbackSpec, timeout: int, *, remove: boo
     from temporalio.common import WorkflowIDConflictPolicy
     from temporalio.exceptions import WorkflowAlreadyStartedError
 
-    live = await _live_runs(client)
+    live = await _live_runs(client, spec)
     subject = f"the doctor of {spec.machine}"
     with answers(subject):
         try:
@@ -141,11 +141,19 @@ async def _look(client: Client, spec: FailbackSpec, timeout: int, *, remove: boo
     return report
 
 
-async def _live_runs(client: Client) -> list[str]:
+async def _live_runs(client: Client, spec: FailbackSpec) -> list[str]:
     """Run ids of everything that goes on. One that cannot be asked stops the doctor: what is its
     own must not look left over."""
     rows = await list_runs(client, running_only=True)
-    return [(await read_state(client, row.machine)).run_id for row in rows]
+    machines = {row.machine for row in rows}
+    try:
+        # Lists lag behind on a cluster; this machine's own run is asked for by name.
+        status = (await describe(client, spec.machine)).status
+        if status is not None and status.name == "RUNNING":
+            machines.add(spec.machine)
+    except NotFound:
+        pass
+    return [(await read_state(client, machine)).run_id for machine in sorted(machines)]
 
 
 def schema(
