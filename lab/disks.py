@@ -142,7 +142,7 @@ class Disk:
         """Put ``data`` at ``offset``. The range is reported as written, changed or not."""
         self._check(offset, len(data))
         with self._lock:
-            self._before_change(WRITE, offset, len(data))
+            self._before_change(offset, len(data))
             self._live.write(offset, data)
 
     def clear(self, offset: int, length: int) -> None:
@@ -151,8 +151,10 @@ class Disk:
         if offset % PAGE or length % PAGE:
             raise DiskError(f"only whole pages of {PAGE} bytes can be cleared")
         with self._lock:
-            self._before_change(CLEAR, offset, length)
+            # Were it logged as cleared first, a kill could leave bytes that the log calls zeros.
+            self._before_change(offset, length)
             self._live.punch(offset, length)
+            self._log.append(CLEAR, offset, length)
 
     def resize(self, size: int) -> None:
         """Grow the disk to ``size`` bytes; the new part is unwritten. Disks never shrink."""
@@ -231,7 +233,7 @@ class Disk:
             for overlay in self._overlays.values():
                 overlay.close()
 
-    def _before_change(self, operation: int, offset: int, length: int) -> None:
+    def _before_change(self, offset: int, length: int) -> None:
         if self._meta["snapshots"]:
             newest = self._overlays[self._meta["snapshots"][-1]["id"]]
             clusters = range(offset // CLUSTER, -(-(offset + length) // CLUSTER))
@@ -239,7 +241,7 @@ class Disk:
                 if cluster not in newest.clusters:
                     newest.preserve(cluster, self._live)
                     self._layout_version += 1
-        self._log.append(operation, offset, length)
+        self._log.append(WRITE, offset, length)
 
     def _check(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self.size:

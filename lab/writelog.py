@@ -1,8 +1,9 @@
 """What was written and cleared on a disk, epoch by epoch: diffs follow writes, not content.
 
 An epoch is the time between two snapshots. Each has an append-only file of 16-byte records; a
-record is appended *before* the bytes change, so a process killed in between leaves a range too
-many in the log and never one too few. Reading the bytes is left to ``lab.disks``.
+write is logged *before* the bytes change and a clear also after it, so a process killed in between
+leaves a range too many in the log, never one too few, and never calls zero what is not. Reading
+the bytes is left to ``lab.disks``.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ class Cloud:
     def snapshot(self, name: str, disk: str, **properties: Any) -> Any:
         """Take an incremental snapshot and wait for it."""
         source = self.compute.disks.get(GROUP, disk)
-        body: dict[str, Any] = {
+        body: Any = {
             "location": LOCATION,
             "properties": {
                 "incremental": True,
@@ -112,7 +112,7 @@ class Cloud:
 
     def grant(self, snapshot: str, seconds: int = 3600) -> str:
         """Grant read access; returns the signed URL."""
-        request = {"access": "Read", "durationInSeconds": seconds}
+        request: Any = {"access": "Read", "durationInSeconds": seconds}
         poller = self.compute.snapshots.begin_grant_access(GROUP, snapshot, request)
         url = poller.result().access_sas
         assert url is not None

@@ -21,7 +21,7 @@ def pages(blob: BlobClient, base: str | None, **window: Any) -> tuple[list[Any],
     marker: str | None = None
     requests = 0
     while requests == 0 or marker:
-        listing = blob._client.page_blob.get_page_ranges_diff(  # type: ignore[attr-defined]
+        listing = blob._client.page_blob.get_page_ranges_diff(
             snapshot=blob.snapshot, prev_snapshot_url=base, marker=marker, **window
         )
         ranges += [(r.start, r.end) for r in listing.page_range or []]
@@ -136,7 +136,7 @@ def test_a_range_beyond_the_end_is_a_416(cloud: Cloud) -> None:
     cloud.snapshot("end-1", "end-data")
     blob = cloud.blob(cloud.grant("end-1"))
     for call in (
-        lambda: blob._client.blob.download(  # type: ignore[attr-defined]
+        lambda: blob._client.blob.download(
             snapshot=blob.snapshot, range=f"bytes={DISK_SIZE + 512}-"
         ),
         lambda: pages(blob, None, range="bytes=100-511"),
