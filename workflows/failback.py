@@ -52,7 +52,7 @@ class FailbackWorkflow(Messages):
     def __init__(self, start: StartInput) -> None:
         self.state = start.state or RunState(
             spec=start.spec,
-            run_id=workflow.info().run_id.replace("-", "")[:10],
+            run_id=_short_id(),
             started_by=start.started_by,
             bandwidth_limit=start.spec.sync.bandwidth_limit,
         )
@@ -336,3 +336,9 @@ class FailbackWorkflow(Messages):
                 queue=self._run.mover_queue,
                 summary="pause, resume or limit running copies",
             )
+
+
+def _short_id() -> str:
+    """Ten hex digits for names in Azure: the end of the run id, because its beginning is the time;
+    of the original run, so that a reset run finds the effects of the one before."""
+    return workflow.info().original_execution_run_id.replace("-", "")[-10:]
