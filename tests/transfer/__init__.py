@@ -1,0 +1,1 @@
+"""Tests of the block engine, on real files, devices, sockets and processes."""
