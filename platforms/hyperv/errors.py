@@ -113,7 +113,10 @@ def _tls(host: str, endpoint: str, error: Exception) -> FailbackError:
             hint="Name the authority that signed it as the host's ca_file, or give the host a "
             "certificate for the name in its endpoint.",
         )
-    return HypervisorUnreachable(f"{host} broke off TLS at {endpoint}.")
+    return HypervisorUnreachable(
+        f"{host} broke off TLS at {endpoint}.",
+        hint="Check that WinRM listens there with a certificate, and not another service.",
+    )
 
 
 def _certificate(error: Exception) -> str:

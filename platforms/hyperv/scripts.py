@@ -53,7 +53,8 @@ _CHECKPOINT = "@{ id = [string]$_.Id; name = [string]$_.Name; type = [string]$_.
 
 def wrap(body: str) -> str:
     """The whole script around a body."""
-    return _WRAPPER.replace("%BODY%", body.strip()).replace("%MARK%", MARK)
+    # The body comes last, so that nothing in it is taken for a place holder.
+    return _WRAPPER.replace("%MARK%", MARK).replace("%BODY%", body.strip())
 
 
 # --- questions --------------------------------------------------------------------------------
