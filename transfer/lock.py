@@ -93,6 +93,7 @@ class WriterLock:
     def _wait(self, deadline: float, seconds: float) -> None:
         pause = Event()
         while True:
+            self.check()
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
