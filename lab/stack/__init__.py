@@ -1,0 +1,1 @@
+"""The lab as a whole: its processes, its command line, and a way in for tests (`Lab`)."""
