@@ -75,7 +75,7 @@ def build_data_disk(
             file.truncate(size_bytes)
         _tool("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-m", "1", "-d", folder, str(image))
     places = {
-        name: Extents(tuple(_file_extents(image, name)))
+        name: Extents(tuple(file_extents(image, name)))
         for name in ("records.log", "scratch.bin", "guest.layout")
     }
     layout = Layout(machine, 0, disks, places["records.log"], places["scratch.bin"])
@@ -198,8 +198,12 @@ def _text(size: int, rng: random.Random) -> bytes:
     return (page * (size // len(page) + 1))[:size]
 
 
-def _file_extents(image: Path, name: str) -> Iterator[tuple[int, int]]:
-    """Where a file's bytes lie on the disk, from ``debugfs``; a file with a hole will not do."""
+def file_extents(image: Path, name: str) -> Iterator[tuple[int, int]]:
+    """Where a file's bytes lie on the disk, from ``debugfs``: (offset, length) in order.
+
+    Raises:
+        ImageError: there is no such file, or it has a hole.
+    """
     listing = _tool("debugfs", "-R", f"dump_extents /{name}", str(image))
     # Leaf rows read: level/levels entry/entries first - last physical - physical length
     rows = re.findall(r"(\d+)/ *(\d+) +\d+/ *\d+ +(\d+) - +(\d+) +(\d+) - +\d+ +(\d+)", listing)
