@@ -6,8 +6,10 @@ from __future__ import annotations
 import logging
 import re
 
+# Policy id, signature, expiry, and what signs Resource Manager's own poll addresses; also inside a
+# URL that is itself a parameter. The value goes on to the next parameter or the end of the URL.
 _SECRET_PARAMETER = re.compile(
-    r"((?:[?&]|%3[fF]|%26)(?:sig|si|se|skoid|p|t|c|s|h)(?:=|%3[dD]))[^&\s\"'<>)%]+(?:%[0-9A-Fa-f]{2}[^&\s\"'<>)%]*)*"
+    r"((?:[?&]|%3f|%26)(?:sig|si|se|skoid|p|t|c|s|h)(?:=|%3d))[^&\s\"'<>)]+", re.IGNORECASE
 )
 _LOGGERS = ("urllib3.connectionpool", "urllib3.util.retry")
 

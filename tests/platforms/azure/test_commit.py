@@ -1,0 +1,174 @@
+"""Commit deletes the machine and the disks the run knew; nothing else goes along with them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from lab import chaos
+from models.errors import AzureConflict, AzureFailed, AzureLocked
+from models.machine import CloudMachine
+from models.spec import AzureMachineRef
+from platforms.azure import AzurePlatform
+from platforms.base import Call
+from tests.platforms.azure.cloud import DISK_BYTES, Cloud, Memory, machine_of
+from tests.waiting import wait_until
+
+MACHINES = "Microsoft.Compute/virtualMachines"
+DISKS = "Microsoft.Compute/disks"
+INTERFACES = "Microsoft.Network/networkInterfaces"
+
+
+def _seed(cloud: Cloud, name: str, option: str = "Delete") -> AzureMachineRef:
+    disks = [
+        {"os": True, "name": f"{name}-os", "size_bytes": DISK_BYTES, "delete_option": option},
+        {"lun": 0, "name": f"{name}-data", "size_bytes": DISK_BYTES, "delete_option": option},
+        {"lun": 3, "name": f"{name}-late", "size_bytes": DISK_BYTES, "delete_option": option},
+    ]
+    nics = [{"name": f"{name}-nic", "address": "10.0.0.4", "delete_option": option}]
+    return cloud.seed(name, disks=disks, nics=nics)
+
+
+def _without(machine: CloudMachine, disk_id: str) -> CloudMachine:
+    """The machine as a run saw it before that disk was attached."""
+    kept = [disk for disk in machine.disks if disk.disk_id != disk_id]
+    return machine.model_copy(update={"disks": kept})
+
+
+@pytest.mark.parametrize("option", ["Delete", "Detach"])
+def test_the_machine_and_its_known_disks_go_and_the_rest_stays(
+    cloud: Cloud, platform: AzurePlatform, option: str
+) -> None:
+    name = f"commit-{option.lower()}"
+    source = _seed(cloud, name, option)
+    machine = _without(machine_of(platform, source), "lun3")
+    patches = cloud.count("virtualMachines.update")
+
+    gone = platform.delete_machine(source, machine, Call())
+
+    assert gone == [name, f"{name}-os", f"{name}-data"]
+    assert name not in cloud.names(MACHINES)
+    assert cloud.names(DISKS) & {f"{name}-os", f"{name}-data", f"{name}-late"} == {f"{name}-late"}
+    assert f"{name}-nic" in cloud.names(INTERFACES)
+    assert patches() == (1 if option == "Delete" else 0)
+
+
+def test_it_may_be_asked_again(cloud: Cloud, platform: AzurePlatform) -> None:
+    source = _seed(cloud, "twice")
+    machine = machine_of(platform, source)
+    first = platform.delete_machine(source, machine, Call())
+    assert platform.delete_machine(source, machine, Call()) == first
+
+
+def test_a_machine_made_anew_under_the_name_is_refused(
+    cloud: Cloud, platform: AzurePlatform
+) -> None:
+    source = _seed(cloud, "anew")
+    machine = machine_of(platform, source)
+    other = machine.model_copy(update={"vm_id": "another"})
+    writes = cloud.count("virtualMachines.*elete"), cloud.count("virtualMachines.update")
+
+    with pytest.raises(AzureConflict, match="made anew"):
+        platform.delete_machine(source, other, Call())
+
+    assert [count() for count in writes] == [0, 0]
+    assert {"anew-os", "anew-data", "anew-late"} <= cloud.names(DISKS)
+
+
+def test_a_disk_made_anew_under_the_name_stays(cloud: Cloud, platform: AzurePlatform) -> None:
+    source = _seed(cloud, "diskanew")
+    machine = machine_of(platform, source)
+    changed = machine.disks[1].model_copy(update={"unique_id": "another"})
+    known = machine.model_copy(update={"disks": [machine.disks[0], changed]})
+
+    assert platform.delete_machine(source, known, Call()) == ["diskanew", "diskanew-os"]
+    assert "diskanew-data" in cloud.names(DISKS)
+
+
+def test_a_disk_that_another_machine_has_by_now_stays(
+    cloud: Cloud, platform: AzurePlatform
+) -> None:
+    source = _seed(cloud, "moved")
+    holder = _seed(cloud, "holder")
+    machine = machine_of(platform, source)
+    taken = machine_of(platform, holder).disks[0]
+    known = machine.model_copy(update={"disks": [machine.disks[0], taken]})
+
+    assert platform.delete_machine(source, known, Call()) == ["moved", "moved-os"]
+    assert "holder-os" in cloud.names(DISKS)
+
+
+def test_a_lock_stops_it_before_anything_is_deleted(cloud: Cloud, platform: AzurePlatform) -> None:
+    source = _seed(cloud, "lockedvm")
+    machine = machine_of(platform, source)
+    with cloud.misbehaving(
+        operation="virtualMachines.delete", action="fail", status=409, code="ScopeLocked"
+    ):
+        with pytest.raises(AzureLocked):
+            platform.delete_machine(source, machine, Call())
+    assert "lockedvm" in cloud.names(MACHINES)
+    assert {"lockedvm-os", "lockedvm-data", "lockedvm-late"} <= cloud.names(DISKS)
+
+
+def test_a_delete_option_that_does_not_change_stops_it(
+    cloud: Cloud, platform: AzurePlatform
+) -> None:
+    source = _seed(cloud, "stubborn")
+    machine = machine_of(platform, source)
+    with cloud.misbehaving(
+        operation="virtualMachines.update", action="lro_fail", code="NoSuchLuck"
+    ):
+        with pytest.raises(AzureFailed, match="NoSuchLuck"):
+            platform.delete_machine(source, machine, Call())
+    assert "stubborn" in cloud.names(MACHINES)
+
+
+CALLER = """
+import sys
+from platforms.azure import AzurePlatform, AzureSettings
+from platforms.base import Call
+from models.machine import CloudMachine
+from models.spec import AzureMachineRef
+
+url, scope, ca, source, machine = sys.argv[1:]
+settings = AzureSettings(
+    base_url=url, credential_scopes=(scope,), ca_file=ca, polling_interval_seconds=0.05
+)
+AzurePlatform(settings).delete_machine(
+    AzureMachineRef.model_validate_json(source), CloudMachine.model_validate_json(machine), Call()
+)
+"""
+
+
+@pytest.mark.parametrize("operation", ["virtualMachines.delete", "disks.delete"])
+def test_a_commit_killed_in_between_is_finished_by_the_next(cloud: Cloud, operation: str) -> None:
+    platform = cloud.platform()
+    name = f"killed-{operation.partition('.')[0].lower()}"
+    source = _seed(cloud, name)
+    machine = machine_of(platform, source)
+    # The request arrives, or hangs on its way, and the caller dies before it hears of its end.
+    where = "operations.get" if operation == "virtualMachines.delete" else operation
+    hang = chaos.add(cloud.directory, {"operation": where, "action": "hang"})
+    arguments = [
+        cloud.ready["arm_url"],
+        cloud.ready["credential_scope"],
+        cloud.ready["ca_file"],
+        source.model_dump_json(),
+        machine.model_dump_json(),
+    ]
+    caller = subprocess.Popen([sys.executable, "-c", CALLER, *arguments])
+    wait_until(lambda: chaos.hits(cloud.directory, hang), 30)
+    os.kill(caller.pid, signal.SIGKILL)
+    caller.wait()
+    chaos.remove(cloud.directory, hang)
+
+    gone = platform.delete_machine(source, machine, Memory().call())
+
+    assert gone == [name, f"{name}-os", f"{name}-data", f"{name}-late"]
+    assert name not in cloud.names(MACHINES)
+    assert not {f"{name}-os", f"{name}-data", f"{name}-late"} & cloud.names(DISKS)
+    assert f"{name}-nic" in cloud.names(INTERFACES)
