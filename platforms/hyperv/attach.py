@@ -43,9 +43,10 @@ def attach(
     files = host.virtual_disks([disk.path for disk in machine.disks], call)
     for disk, file in zip(machine.disks, files, strict=True):
         _must_be_the_same(host, disk, file)
+    mover = host.mover(spec.mover, call)
     _claim(host, owner, spec, machine, run_id, call)
     return [
-        _attach_one(host, spec, disk, file, call)
+        _attach_one(host, mover.id, disk, file, call)
         for disk, file in zip(machine.disks, files, strict=True)
     ]
 
@@ -110,10 +111,10 @@ def _claim(
 
 
 def _attach_one(
-    host: Host, spec: FailbackSpec, disk: OnPremisesDisk, file: VirtualDisk, call: Call
+    host: Host, mover_id: str, disk: OnPremisesDisk, file: VirtualDisk, call: Call
 ) -> AttachedDisk:
     with host.mover_lock:
-        drive = _find_or_add(host, spec.mover, disk.path, call)
+        drive = _find_or_add(host, mover_id, disk.path, call)
     return AttachedDisk(
         disk_id=disk.disk_id,
         slot=f"scsi-{drive.controller_number}-{drive.location}",
@@ -124,11 +125,11 @@ def _attach_one(
     )
 
 
-def _find_or_add(host: Host, mover_name: str, path: str, call: Call) -> Drive:
+def _find_or_add(host: Host, mover_id: str, path: str, call: Call) -> Drive:
     refused: set[int] = set()
     failure: FailbackError | None = None
     while True:
-        mover = host.mover(mover_name, call)
+        mover = host.machine(mover_id, call)
         drive = mover.drive_of(path)
         if drive is not None:
             return drive

@@ -10,7 +10,13 @@ from platforms.base import Call
 from platforms.hyperv import scripts
 from platforms.hyperv.facts import Checkpoint, Machine
 from platforms.hyperv.host import Host
-from platforms.hyperv.notes import checkpoint_name
+from platforms.hyperv.notes import (
+    checkpoint_name,
+    created_disks,
+    creation,
+    disk_line,
+    without_lines,
+)
 
 _LAYERS = (".avhdx", ".avhd")
 
@@ -52,11 +58,25 @@ def discard(
 def keep(
     host: Host, spec: FailbackSpec, machine: OnPremisesMachine, run_id: str, call: Call
 ) -> None:
-    """Remove this run's checkpoint and keep what was written since; the machine may run."""
+    """Remove this run's checkpoint and keep what was written since; the machine may run.
+
+    This is the commit: a machine that the run created is from now on its owner's. The marks of the
+    creation go first, so that no moment is left in which `doctor` could take it for a leftover.
+    """
     found = host.resolve(spec, machine, call)
-    for checkpoint in _own(found, checkpoint_name(run_id)):
-        _remove(host, found, checkpoint, call)
-    _wait_for_merge(host, found, call)
+    mark = creation(found.notes)
+    if mark is not None and mark.run_id == run_id:
+        claims = [disk_line(path) for path in created_disks(found.notes)]
+        notes = without_lines(found.notes, [mark.line, *claims])
+        host.ask(f"unmark {found.name!r}", scripts.set_notes(found.id, notes), call)
+    merge_own(host, found, run_id, call)
+
+
+def merge_own(host: Host, machine: Machine, run_id: str, call: Call) -> None:
+    """Remove this run's checkpoint, keep what was written since, and wait for the merge."""
+    for checkpoint in _own(machine, checkpoint_name(run_id)):
+        _remove(host, machine, checkpoint, call)
+    _wait_for_merge(host, machine, call)
 
 
 def _own(machine: Machine, name: str) -> list[Checkpoint]:

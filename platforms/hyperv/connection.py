@@ -19,6 +19,7 @@ import xml.etree.ElementTree as ET
 from typing import Any
 
 import requests
+from spnego.exceptions import SpnegoError
 from winrm.exceptions import (
     WinRMError,
     WinRMOperationTimeoutError,
@@ -45,6 +46,7 @@ _PROTOCOL_ERRORS: tuple[type[Exception], ...] = (
     WinRMError,
     WinRMTransportError,
     requests.exceptions.RequestException,
+    SpnegoError,
     ET.ParseError,
     StopIteration,
     AssertionError,

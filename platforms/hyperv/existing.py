@@ -75,6 +75,14 @@ def _check_state(found: Machine, checks: Checks) -> None:
         f"Allow them: Set-VM -Name '{found.name}' -CheckpointType Standard. One is taken before "
         "the machine boots, so that a failback can be taken back.",
     )
+    if found.automatic_checkpoints:
+        checks.warning(
+            "no automatic checkpoints",
+            "AUTOMATIC-CHECKPOINTS",
+            "Hyper-V takes a checkpoint of its own whenever the machine starts",
+            f"Set-VM -Name '{found.name}' -AutomaticCheckpointsEnabled $false; else one stays "
+            "behind after the failback.",
+        )
     if found.has_heartbeat_service:
         checks.passed("heartbeat service", "enabled")
     else:

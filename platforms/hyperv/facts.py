@@ -121,6 +121,7 @@ class Machine:
     path: str = ""
     replication_state: str = ""
     checkpoint_type: str = ""
+    automatic_checkpoints: bool = False
     heartbeat: str = ""
     drives: tuple[Drive, ...] = ()
     checkpoints: tuple[Checkpoint, ...] = ()
@@ -170,6 +171,7 @@ class Machine:
             path=str(value.get("path") or ""),
             replication_state=str(value.get("replication_state") or ""),
             checkpoint_type=str(value.get("checkpoint_type") or ""),
+            automatic_checkpoints=bool(value.get("automatic_checkpoints")),
             heartbeat=str(value.get("heartbeat") or ""),
             drives=tuple(
                 sorted((Drive.parse(d) for d in listed(value.get("drives"))), key=_drive_order)

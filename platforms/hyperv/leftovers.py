@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from models.errors import FailbackError, HypervisorDenied, HypervisorUnreachable, Stopped
-from models.machine import Leftover, OnPremisesMachine
+from models.machine import Leftover
 from models.spec import FailbackSpec
 from platforms.base import Call
 from platforms.hyperv import attach, checkpoint, machine
@@ -138,11 +138,8 @@ def _remove_checkpoint(host: Host, spec: FailbackSpec, leftover: Leftover, call:
     """Keep what was written since: of the two ways the one that destroys nothing."""
     for vm in host.overview(call).named(leftover.machine):
         if any(point.name == leftover.name for point in vm.checkpoints):
-            shape = OnPremisesMachine(
-                name=vm.name, machine_id=vm.id, generation=vm.generation, disks=[]
-            )
             run_id = leftover.name.removeprefix(BIRTH_PREFIX)
-            checkpoint.keep(host, spec, shape, run_id, call)
+            checkpoint.merge_own(host, vm, run_id, call)
 
 
 def _remove_machine(host: Host, spec: FailbackSpec, leftover: Leftover, call: Call) -> None:

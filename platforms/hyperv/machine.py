@@ -15,7 +15,7 @@ from models.machine import OnPremisesDisk, OnPremisesMachine
 from models.spec import FailbackSpec
 from platforms.base import Call
 from platforms.hyperv import paths, scripts
-from platforms.hyperv.checkpoint import keep as keep_checkpoint
+from platforms.hyperv.checkpoint import merge_own
 from platforms.hyperv.facts import Machine, Overview, VirtualDisk, same_name
 from platforms.hyperv.host import Host
 from platforms.hyperv.network import connect
@@ -99,7 +99,7 @@ def remove(
             hint="Turn it off.",
         )
     if found.checkpoints:
-        _merge_own_checkpoint(host, spec, found, run_id, call)
+        _merge_checkpoints(host, found, run_id, call)
     _detach_from_others(host, spec, found, files, call)
     if files:
         host.ask(f"delete the disks of {found.name!r}", scripts.remove_files(files), call)
@@ -118,14 +118,9 @@ def parse_place(controller: str) -> tuple[str, int, int]:
     return match[1], int(match[2]), int(match[3])
 
 
-def _merge_own_checkpoint(
-    host: Host, spec: FailbackSpec, found: Machine, run_id: str, call: Call
-) -> None:
+def _merge_checkpoints(host: Host, found: Machine, run_id: str, call: Call) -> None:
     """A checkpoint's layers would outlive the files they lie over."""
-    shape = OnPremisesMachine(
-        name=found.name, machine_id=found.id, generation=found.generation, disks=[]
-    )
-    keep_checkpoint(host, spec, shape, run_id, call)
+    merge_own(host, found, run_id, call)
     others = host.machine(found.id, call).checkpoints
     if others:
         raise MachineState(

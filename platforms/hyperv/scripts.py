@@ -104,6 +104,7 @@ $services = @(Get-VMIntegrationService -VM $vm | ForEach-Object {{ \
 $data = @{{ id = [string]$vm.Id; name = [string]$vm.Name; state = [string]$vm.State; \
 generation = [int]$vm.Generation; notes = [string]$vm.Notes; path = [string]$vm.Path; \
 replication_state = [string]$vm.ReplicationState; checkpoint_type = [string]$vm.CheckpointType; \
+automatic_checkpoints = [bool]$vm.AutomaticCheckpointsEnabled; \
 heartbeat = [string]$vm.Heartbeat; drives = $drives; checkpoints = $checkpoints; \
 adapters = $adapters; services = $services }}"""
 

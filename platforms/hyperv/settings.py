@@ -4,6 +4,7 @@ into a log: it has no readable form but `reveal`."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -81,6 +82,15 @@ class HyperVHost:
             raise InvalidConfiguration(
                 f"{self.endpoint!r} is not a WinRM endpoint.",
                 hint="Write it as https://host:5986/wsman.",
+            )
+        if not self.username:
+            raise InvalidConfiguration(
+                f"No user name for {self.endpoint}.", hint="Write DOMAIN\\user or user@domain."
+            )
+        if self.ca_file is not None and not Path(self.ca_file).is_file():
+            raise InvalidConfiguration(
+                f"There is no CA file {self.ca_file} for {self.endpoint}.",
+                hint="Name the file that holds the authority's certificate in PEM.",
             )
         if self.transport not in ("ntlm", "kerberos"):
             raise InvalidConfiguration(

@@ -42,6 +42,8 @@ def test_plain_http_encrypts_every_message() -> None:
         {"first_location": -1},
         {"slots": 0},
         {"connections": 0},
+        {"username": ""},
+        {"ca_file": "/does/not/exist.pem"},
     ],
 )
 def test_settings_that_cannot_work_are_refused(changes: dict[str, Any]) -> None:
