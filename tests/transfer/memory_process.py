@@ -1,0 +1,27 @@
+"""Peak memory of rounds over a large disk: `python -m tests.transfer.memory_process DIR`."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+from transfer import DeviceTarget, FileSource, RoundPlan, open_session
+
+
+def main(directory: str) -> None:
+    """Compare, verify, roll back; then say the peak in MiB."""
+    place = Path(directory)
+    source = FileSource(place / "source")
+    target = DeviceTarget(place / "target", source.size)
+    with open_session(place / "state", "disk-1", "run-1", target) as session:
+        result = session.apply_round(RoundPlan(1, "one"), source, source.allocated)
+        session.verify_round(1)
+        session.verify_all(source=source, ranges=source.allocated)
+        session.roll_back()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    sys.stdout.write(f"{result.bytes_written} {peak}\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,246 @@
+"""What the engine does when something is not as it should be: it stops, says so, and keeps all."""
+
+from __future__ import annotations
+
+import os
+import random
+import stat
+from pathlib import Path
+
+import pytest
+
+from models.errors import (
+    BaseUnavailable,
+    BaseUntrusted,
+    SourceChanged,
+    SourceUnavailable,
+    StateCorrupt,
+    VerificationFailed,
+)
+from tests.transfer.disks import MIB, FailingSource, session, write_sparse
+from transfer import DeviceTarget, DiskSession, FileSource, Range, RoundPlan, open_session
+from transfer.blocks import BLOCK
+
+SIZE = 8 * MIB + 100
+PLAN = RoundPlan(1, "one", extent_bytes=4 * BLOCK, in_flight_bytes=16 * BLOCK)
+
+
+class Site:
+    """A source and a target that differ everywhere."""
+
+    def __init__(self, directory: Path) -> None:
+        generator = random.Random(11)
+        self.directory = directory
+        self.original = generator.randbytes(SIZE)
+        self.wanted = generator.randbytes(SIZE)
+        self.target = write_sparse(directory / "target", self.original)
+        self.source = FileSource(write_sparse(directory / "source", self.wanted))
+
+    def open(self) -> DiskSession:
+        """Take the disk."""
+        return session(self.directory, self.target, SIZE)
+
+    def apply(self, opened: DiskSession) -> None:
+        """Bring the first round."""
+        opened.apply_round(PLAN, self.source, self.source.allocated)
+
+    def apply_half(self) -> None:
+        """Bring the first round half way."""
+        failing = FailingSource(self.source.path, 70, SourceUnavailable("the wire is cut"))
+        with self.open() as opened, pytest.raises(SourceUnavailable):
+            opened.apply_round(PLAN, failing, failing.allocated)
+        failing.close()
+
+    @property
+    def state(self) -> Path:
+        """Of the run."""
+        return self.directory / "state" / "disk-1" / "run-run-1"
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """Fresh disks."""
+    return Site(tmp_path)
+
+
+def damage(path: Path, offset: int) -> None:
+    with path.open("r+b") as file:
+        old = os.pread(file.fileno(), 1, offset)
+        os.pwrite(file.fileno(), bytes([old[0] ^ 255]), offset)
+
+
+def test_a_change_that_the_delta_lacks_is_found_before_anything_is_written(site: Site) -> None:
+    with site.open() as opened:
+        site.apply(opened)
+        later = bytearray(site.wanted)
+        later[: SIZE // 2] = bytes(SIZE // 2)
+        source = FileSource(write_sparse(site.directory / "later", bytes(later)))
+        plan = RoundPlan(2, "two", "one", "changed-ranges", audit_seed=1)
+        with pytest.raises(BaseUntrusted, match="source differs"):
+            opened.apply_round(plan, source, [Range(0, 10)])
+        assert site.target.read_bytes() == site.wanted
+        assert opened.status().open_round is None
+        again = RoundPlan(2, "two", "one", "compare")
+        opened.apply_round(again, source, source.allocated)
+        assert site.target.read_bytes() == later
+        source.close()
+
+
+def test_a_target_that_was_changed_behind_our_back_is_found_by_the_audit(site: Site) -> None:
+    with site.open() as opened:
+        site.apply(opened)
+    with site.target.open("r+b") as file:
+        file.write(bytes(SIZE // 2))
+    plan = RoundPlan(2, "two", "one", "changed-ranges", audit_seed=1)
+    with site.open() as opened, pytest.raises(BaseUntrusted, match="target differs"):
+        opened.apply_round(plan, site.source, [])
+
+
+def test_a_damaged_block_is_found_by_verification(site: Site) -> None:
+    with site.open() as opened:
+        site.apply(opened)
+        damage(site.target, 3 * MIB)
+        with pytest.raises(VerificationFailed, match=str(3 * MIB)):
+            opened.verify_round(1)
+        with pytest.raises(VerificationFailed, match=str(3 * MIB)):
+            opened.verify_all()
+
+
+def test_a_source_that_is_not_the_last_rounds_is_found_by_verification(site: Site) -> None:
+    other = FileSource(write_sparse(site.directory / "other", site.original))
+    with site.open() as opened:
+        site.apply(opened)
+        opened.verify_all(source=site.source)
+        with pytest.raises(VerificationFailed, match="source"):
+            opened.verify_all(source=other)
+    other.close()
+
+
+def test_what_is_not_durable_cannot_be_verified(site: Site) -> None:
+    with site.open() as opened:
+        with pytest.raises(BaseUnavailable):
+            opened.verify_round(1)
+        with pytest.raises(BaseUnavailable):
+            opened.verify_all()
+
+
+def test_a_source_of_another_size_is_refused(site: Site) -> None:
+    larger = FileSource(write_sparse(site.directory / "larger", bytes(SIZE + 512)))
+    with site.open() as opened, pytest.raises(SourceChanged, match=str(SIZE + 512)):
+        opened.apply_round(PLAN, larger, [])
+    larger.close()
+
+
+def test_a_source_that_shrinks_stops_the_round_and_loses_nothing(site: Site) -> None:
+    os.truncate(site.source.path, SIZE // 2)
+    with site.open() as opened:
+        with pytest.raises(SourceChanged, match="ends at byte"):
+            opened.apply_round(PLAN, site.source, [Range(0, SIZE)])
+        opened.roll_back()
+    assert site.target.read_bytes() == site.original
+
+
+def test_a_torn_line_at_the_end_of_the_ledger_is_cut_off(site: Site) -> None:
+    site.apply_half()
+    with (site.state / "ledger").open("ab") as file:
+        file.write(b'12345678 {"event":"appl')
+    with site.open() as opened:
+        site.apply(opened)
+        assert site.target.read_bytes() == site.wanted
+        opened.roll_back()
+    assert site.target.read_bytes() == site.original
+
+
+def test_a_damaged_line_within_the_ledger_stops_everything(site: Site) -> None:
+    site.apply_half()
+    before = site.target.read_bytes()
+    damage(site.state / "ledger", 30)
+    with pytest.raises(StateCorrupt, match="ledger is damaged"):
+        site.open()
+    assert site.target.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "tail", [b"FBJ1DATA", b"\0" * 100, b"FBJ1" + b"\xff" * 60], ids=["cut", "zeros", "garbage"]
+)
+def test_a_torn_record_at_the_end_of_the_journal_is_cut_off(site: Site, tail: bytes) -> None:
+    site.apply_half()
+    for lane in site.state.glob("*.journal"):
+        with lane.open("ab") as file:
+            file.write(tail)
+    with site.open() as opened:
+        site.apply(opened)
+        assert site.target.read_bytes() == site.wanted
+        opened.roll_back()
+    assert site.target.read_bytes() == site.original
+
+
+def test_a_damaged_journal_is_reported_and_kept(site: Site) -> None:
+    with site.open() as opened:
+        site.apply(opened)
+    lane = next(site.state.glob("*.lane-0.journal"))
+    damage(lane, 3 * BLOCK)
+    with site.open() as opened, pytest.raises(StateCorrupt, match="lane-0"):
+        opened.roll_back()
+    assert lane.exists()
+
+
+def test_a_journal_shorter_than_the_ledger_says_is_reported(site: Site) -> None:
+    with site.open() as opened:
+        site.apply(opened)
+    lane = next(site.state.glob("*.lane-1.journal"))
+    os.truncate(lane, lane.stat().st_size - BLOCK)
+    with site.open() as opened, pytest.raises(StateCorrupt, match="the ledger knows of"):
+        opened.roll_back()
+
+
+def test_another_run_finds_an_unfinished_manifest_and_compares(site: Site) -> None:
+    with site.open() as opened:
+        site.apply(opened)
+    later = RoundPlan(2, "two", extent_bytes=4 * BLOCK, in_flight_bytes=16 * BLOCK)
+    failing = FailingSource(site.directory / "target", 20, SourceUnavailable("cut"))
+    with site.open() as opened, pytest.raises(SourceUnavailable):
+        opened.apply_round(later, failing, failing.allocated)
+    failing.close()
+    with session(site.directory, site.target, SIZE, "run-2") as opened:
+        assert not opened.status().manifest_complete
+        plan = RoundPlan(1, "three", "one", "changed-ranges")
+        with pytest.raises(BaseUnavailable):
+            opened.apply_round(plan, site.source, [])
+        opened.apply_round(RoundPlan(1, "three"), site.source, site.source.allocated)
+        assert opened.status().manifest_complete
+
+
+def test_discarding_keeps_the_manifest_as_the_base_of_the_way_back(site: Site) -> None:
+    with site.open() as opened:
+        site.apply(opened)
+        root = opened.status().manifest_root
+        opened.discard()
+    assert not site.state.exists()
+    with session(site.directory, site.target, SIZE, "run-2") as opened:
+        assert opened.status().manifest_root == root
+        plan = RoundPlan(1, "two", "one", "changed-ranges")
+        opened.apply_round(plan, site.source, [])
+
+
+def test_a_journal_that_is_needed_is_not_discarded(site: Site) -> None:
+    site.apply_half()
+    with site.open() as opened, pytest.raises(StateCorrupt, match="still needed"):
+        opened.discard()
+
+
+def test_state_is_the_owners_alone(site: Site) -> None:
+    with site.open() as opened:
+        site.apply(opened)
+        files = [path for path in (site.directory / "state").rglob("*") if path.is_file()]
+        assert len(files) >= 7
+        assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "../../etc", "."])
+def test_names_cannot_leave_the_state_directory(tmp_path: Path, name: str) -> None:
+    target = write_sparse(tmp_path / "target", bytes(BLOCK))
+    with open_session(tmp_path / "state", name, name, DeviceTarget(target, BLOCK)):
+        inside = [path for path in (tmp_path / "state").iterdir() if path.is_dir()]
+    assert len(inside) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state", "target"]
