@@ -9,6 +9,7 @@ GET    /lab/guests               what the guest of each machine says, by machine
 POST   /lab/guests/VM            set guest attributes, such as ``{"refuse_shutdown": true}``
 POST   /lab/vms                  seed a machine (the body that ``lab.azure.seed`` makes)
 PUT    /lab/permissions          ``{"actions": ["*"], "notActions": []}``: what the caller may do
+PUT    /lab/settings             change settings, such as ``{"export_mib_per_second": 40}``
 GET    /lab/disks/NAME           ``?offset=&length=``: bytes; without them: size, path, snapshots
 PUT    /lab/disks/NAME           ``?offset=``: write the body there
 DELETE /lab/disks/NAME           ``?offset=&length=``: clear pages
@@ -18,6 +19,7 @@ DELETE /lab/disks/NAME           ``?offset=&length=``: clear pages
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from lab.azure import seed
@@ -35,8 +37,16 @@ from lab.disks import Disk, DiskError
 class Admin:
     """Answers the local port: the managed identity and everything under ``/lab/``."""
 
-    def __init__(self, store: Store, library: Library, guests: Guests, identity: Identity) -> None:
+    def __init__(
+        self,
+        store: Store,
+        library: Library,
+        guests: Guests,
+        identity: Identity,
+        change_settings: Callable[[dict[str, Any]], None],
+    ) -> None:
         """Made once by the emulator."""
+        self._change_settings = change_settings
         self._store = store
         self._library = library
         self._guests = guests
@@ -73,6 +83,9 @@ class Admin:
             case ("PUT", "permissions"):
                 with self._store.changing() as state:
                     state["permissions"] = {"notActions": [], **request.json()}
+                return Response(204)
+            case ("PUT", "settings"):
+                self._change_settings(request.json())
                 return Response(204)
             case ("GET" | "PUT" | "DELETE", "disks") if name:
                 return self._disk(request, name)

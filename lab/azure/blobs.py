@@ -257,7 +257,7 @@ def common_properties(size: int, unique_id: str, creation: dict[str, Any]) -> di
         **size_properties(size),
         "uniqueId": unique_id,
         "creationData": creation,
-        "timeCreated": timestamp(),
+        "timeCreated": timestamp().replace("Z", "+00:00"),
         "provisioningState": "Succeeded",
         "encryption": {"type": "EncryptionAtRestWithPlatformKey"},
         "networkAccessPolicy": "AllowAll",

@@ -6,6 +6,18 @@ import json
 import secrets
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
+
+CHANGEABLE = frozenset(
+    {
+        "access_per_family",
+        "export_mib_per_second",
+        "guest_shutdown_timeout",
+        "page_ranges_per_page",
+        "snapshot_window_seconds",
+        "snapshots_per_window",
+    }
+)
 
 
 @dataclass
@@ -38,6 +50,8 @@ class Config:
     snapshot_window_seconds: float = 300.0
     access_per_family: int = 5
     page_ranges_per_page: int = 10_000
+    # Azure publishes 60 MiB/s per page blob; 0 means as fast as this machine can.
+    export_mib_per_second: float = 0.0
     list_page_size: int = 50
 
     @staticmethod
@@ -48,6 +62,21 @@ class Config:
             return Config()
         fields = json.loads(path.read_text())
         return Config(**{**fields, "latency": Latency(**fields.get("latency", {}))})
+
+    def change(self, directory: Path, settings: dict[str, Any]) -> None:
+        """Change settings of a running emulator and save them.
+
+        Raises ``ValueError`` for one that only counts at the start or does not exist.
+        """
+        latency = dict(settings.pop("latency", {}))
+        unknown = (settings.keys() - CHANGEABLE) | (latency.keys() - asdict(self.latency).keys())
+        if unknown:
+            raise ValueError(f"cannot change {sorted(unknown)} of a running emulator")
+        for name, value in settings.items():
+            setattr(self, name, value)
+        for name, value in latency.items():
+            setattr(self.latency, name, float(value))
+        self.save(directory)
 
     def save(self, directory: Path) -> None:
         """Replace the settings of ``directory`` in one step."""

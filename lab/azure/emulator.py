@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,10 @@ class Emulator:
         Machines(manager, self.library, self.guests, self.config, arm_url)
         Power(manager, self.guests, self.config)
         Surroundings(manager, self.config, arm_url)
-        per_page = self.config.page_ranges_per_page
-        export = ExportHost(self.store, self.library, Chaos(directory, "azure-data"), per_page)
-        admin = Admin(self.store, self.library, self.guests, identity)
+        data_chaos = Chaos(directory, "azure-data")
+        export = ExportHost(self.store, self.library, data_chaos, self.config)
+        change = partial(self.config.change, directory)
+        admin = Admin(self.store, self.library, self.guests, identity, change)
 
     def start(self) -> None:
         """Clean up after a kill, boot the guests, serve, and write the ready file."""

@@ -17,9 +17,11 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from lab.azure import access, misbehave, pagelist, vhd
+from lab.azure.config import Config
 from lab.azure.errors import StorageError
 from lab.azure.http import Request, Response
 from lab.azure.library import Library
+from lab.azure.pace import Pace
 from lab.azure.store import Store
 from lab.chaos import Action, Chaos
 from lab.disks import DiskError
@@ -35,12 +37,13 @@ Grant = dict[str, Any]
 class ExportHost:
     """Answers what a client with a SAS may ask: HEAD, GET in ranges, page lists and diffs."""
 
-    def __init__(self, store: Store, library: Library, chaos: Chaos, ranges_per_page: int) -> None:
-        """``ranges_per_page`` is the most that a page list holds at once (10,000 in Azure)."""
+    def __init__(self, store: Store, library: Library, chaos: Chaos, config: Config) -> None:
+        """``config`` says how many ranges a page list holds at most, and how fast bytes go."""
         self._store = store
         self._library = library
         self._chaos = chaos
-        self._ranges_per_page = ranges_per_page
+        self._config = config
+        self._pace = Pace(config)
 
     def handle(self, request: Request) -> Response:
         """Answer one request; every refusal becomes an answer too."""
@@ -86,7 +89,7 @@ class ExportHost:
     ) -> Response:
         export = self._export(grant)
         if operation == "GET blob":
-            return _content(request, grant, export, action)
+            return _content(request, grant, export, action, self._pace)
         if operation == "HEAD blob":
             return Response(200, _properties(grant, export), length=export.size)
         if operation in ("GET pagelist", "GET pagelist-diff"):
@@ -126,7 +129,7 @@ class ExportHost:
             raise StorageError(400, "InvalidQueryParameterValue", message)
         start, end = _window(request, export.size)
         start = max(start, pagelist.position(request.query.get("marker", "")))
-        limit = pagelist.limit(request.query.get("maxresults"), self._ranges_per_page)
+        limit = pagelist.limit(request.query.get("maxresults"), self._config.page_ranges_per_page)
         ranges: Iterator[tuple[int, int, bool]]
         if "x-ms-previous-snapshot-url" in request.headers:
             base = self._base(request, grant, version)
@@ -212,7 +215,9 @@ def _window(request: Request, size: int) -> tuple[int, int]:
     return start, end
 
 
-def _content(request: Request, grant: Grant, export: vhd.Export, action: Action | None) -> Response:
+def _content(
+    request: Request, grant: Grant, export: vhd.Export, action: Action | None, pace: Pace
+) -> Response:
     headers = _properties(grant, export)
     asked = _range(request)
     start, end = 0, export.size
@@ -232,7 +237,7 @@ def _content(request: Request, grant: Grant, export: vhd.Export, action: Action 
         headers["Content-Range"] = f"bytes {start}-{start + promised - 1}/{export.size}"
     if request.headers.get("x-ms-range-get-content-md5", "").lower() == "true":
         headers["Content-MD5"] = _digest(asked is not None, export, start, end)
-    stream = export.stream(start, end)
+    stream = pace.keep(export.stream(start, end))
     status = 200 if asked is None else 206
     return Response(status, headers, b"", stream, promised, close=short)
 

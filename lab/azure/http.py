@@ -7,11 +7,14 @@ to do.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import random
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -23,6 +26,10 @@ _log = logging.getLogger(__name__)
 HANDSHAKE_SECONDS = 10.0
 IDLE_SECONDS = 300.0  # how long a kept connection may be silent
 MAX_BODY = 64 * 1024 * 1024  # bytes; far above any request that the emulated APIs know
+# Below the range that clients' own ends of connections come from: while an emulator is down, a
+# client that retries could otherwise be given the emulator's port and connect to itself.
+PORTS = range(20_000, 32_000)
+BIND_SECONDS = 5.0
 MAX_LINE = 65536  # bytes; signed poll URLs make request lines long
 
 
@@ -82,7 +89,7 @@ class Server:
         """Bind ``port`` (0: any free one). ``context`` makes the server speak TLS."""
         self._handler = handler
         self._context = context
-        self._socket = socket.create_server(("127.0.0.1", port), backlog=128)
+        self._socket = _listen(port)
         self.port: int = self._socket.getsockname()[1]
 
     def start(self) -> None:
@@ -91,6 +98,8 @@ class Server:
 
     def close(self) -> None:
         """Stop accepting. Connections that are open stay until their client leaves."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self._socket.close()
 
     def _accept(self) -> None:
@@ -126,6 +135,19 @@ class Server:
         response = self._handler(request)
         _send(connection, request, response)
         return not response.close and request.headers.get("connection", "").lower() != "close"
+
+
+def _listen(port: int) -> socket.socket:
+    """Listen on ``port``, or on a free one of :data:`PORTS`; a taken port may become free."""
+    deadline = time.monotonic() + BIND_SECONDS
+    while True:
+        wanted = port or random.choice(PORTS)
+        try:
+            return socket.create_server(("127.0.0.1", wanted), backlog=128)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def _read_request(connection: socket.socket, reader: IO[bytes]) -> Request | None:

@@ -23,7 +23,7 @@ from lab.azure.store import State, Store
 
 _log = logging.getLogger(__name__)
 
-KEEP_SECONDS = 6 * 3600.0  # how long a finished operation can still be polled
+KEEP = 300  # how many finished operations can still be polled; each is a part of every save
 RUNNING = "InProgress"
 
 Operation = dict[str, Any]
@@ -204,10 +204,9 @@ class Operations:
                 _end(state, operation["id"], "Failed", error=error)
 
     def _forget_old(self, state: State) -> None:
-        horizon = time.time() - KEEP_SECONDS
-        for operation_id, operation in list(state["operations"].items()):
-            if operation["status"] != RUNNING and operation["due"] < horizon:
-                del state["operations"][operation_id]
+        finished = [i for i, o in state["operations"].items() if o["status"] != RUNNING]
+        for operation_id in finished[:-KEEP]:
+            del state["operations"][operation_id]
 
 
 def _end(state: State, operation_id: str, status: str, **result: Any) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.core.exceptions import HttpResponseError
 from azure.identity import DefaultAzureCredential
 from azure.mgmt.compute import ComputeManagementClient
 from azure.mgmt.network import NetworkManagementClient
@@ -131,6 +132,28 @@ class Cloud:
         return chaos.add(self.directory, rule)
 
 
+def copy_of(cloud: Cloud, disk: str) -> Any:
+    source = cloud.compute.disks.get(GROUP, disk)
+    return {
+        "location": source.location,
+        "properties": {
+            "incremental": True,
+            "creationData": {"createOption": "Copy", "sourceResourceId": source.id},
+        },
+    }
+
+
+def power_state(cloud: Cloud, name: str) -> str:
+    statuses = cloud.compute.virtual_machines.instance_view(GROUP, name).statuses or []
+    [code] = [str(s.code) for s in statuses if str(s.code).startswith("PowerState/")]
+    return code.removeprefix("PowerState/")
+
+
+def code_of(error: HttpResponseError) -> str:
+    assert error.error is not None
+    return str(error.error.code)
+
+
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """An emulator shared by the tests of a module; each test uses machines of its own."""
@@ -144,3 +167,17 @@ def _no_chaos_left(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if "cloud" in request.fixturenames:
         chaos.clear(request.getfixturevalue("cloud").directory)
+
+
+@pytest.fixture
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """An emulator for one test, with the service's own snapshot limit and slow operations."""
+    slow = {"snapshots": 1.0, "disks": 0.05, "access": 0.05, "vm": 1.0, "vm_update": 0.05}
+    cloud = Cloud(
+        tmp_path_factory.mktemp("azure"),
+        snapshots_per_window=7,
+        snapshot_window_seconds=300.0,
+        latency=slow,
+    )
+    yield cloud
+    cloud.stop()

@@ -14,20 +14,9 @@ from azure.core import MatchConditions
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 from azure.core.rest import HttpRequest
 
-from tests.lab.azure.conftest import DISK_SIZE, GROUP, SUBSCRIPTION, Cloud
+from tests.lab.azure.conftest import DISK_SIZE, GROUP, SUBSCRIPTION, Cloud, code_of, power_state
 from tests.lab.images import make_disks
 from tests.waiting import wait_until
-
-
-def power_state(cloud: Cloud, name: str) -> str:
-    statuses = cloud.compute.virtual_machines.instance_view(GROUP, name).statuses or []
-    [code] = [str(s.code) for s in statuses if str(s.code).startswith("PowerState/")]
-    return code.removeprefix("PowerState/")
-
-
-def code_of(error: HttpResponseError) -> str:
-    assert error.error is not None
-    return str(error.error.code)
 
 
 def test_power_actions_pass_through_their_states(cloud: Cloud) -> None:

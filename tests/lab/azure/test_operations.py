@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Iterator
+import urllib.error
 from typing import Any
 
 import pytest
@@ -18,20 +19,8 @@ from azure.core.rest import HttpRequest
 from azure.mgmt.compute import ComputeManagementClient
 
 from lab import chaos
-from tests.lab.azure.conftest import GROUP, SUBSCRIPTION, Cloud
-from tests.lab.azure.test_machines import code_of, power_state
+from tests.lab.azure.conftest import GROUP, SUBSCRIPTION, Cloud, code_of, copy_of, power_state
 from tests.waiting import wait_until
-
-
-def copy_of(cloud: Cloud, disk: str) -> Any:
-    source = cloud.compute.disks.get(GROUP, disk)
-    return {
-        "location": source.location,
-        "properties": {
-            "incremental": True,
-            "creationData": {"createOption": "Copy", "sourceResourceId": source.id},
-        },
-    }
 
 
 def send(cloud: Cloud, method: str, path: str, body: Any = None) -> Any:
@@ -75,20 +64,6 @@ def test_sixty_days_at_most(cloud: Cloud) -> None:
     assert caught.value.status_code == 400
 
 
-@pytest.fixture
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """An emulator for one test, with the service's own snapshot limit and slow operations."""
-    slow = {"snapshots": 1.0, "disks": 0.05, "access": 0.05, "vm": 1.0, "vm_update": 0.05}
-    cloud = Cloud(
-        tmp_path_factory.mktemp("azure"),
-        snapshots_per_window=7,
-        snapshot_window_seconds=300.0,
-        latency=slow,
-    )
-    yield cloud
-    cloud.stop()
-
-
 def test_the_wire_shapes_are_those_of_the_service(own: Cloud) -> None:
     own.machine("wire")
     put = send(own, "PUT", "snapshots/wire-1", copy_of(own, "wire-data"))
@@ -124,32 +99,6 @@ def test_the_wire_shapes_are_those_of_the_service(own: Cloud) -> None:
     assert snapshot.creation_data.source_unique_id == disk.unique_id
     assert send(own, "POST", "virtualMachines/wire/powerOff").status_code == 202
     assert send(own, "DELETE", "snapshots/wire-none").status_code == 204
-
-
-def test_operations_outlive_a_kill(own: Cloud) -> None:
-    own.machine("killed")
-    own.write("killed-data", 0, b"before")
-    snapshots = own.compute.snapshots
-    poller = snapshots.begin_create_or_update(GROUP, "killed-1", copy_of(own, "killed-data"))
-    stopping = own.compute.virtual_machines.begin_deallocate(GROUP, "killed")
-    tokens = poller.continuation_token(), stopping.continuation_token()
-    port = own.ready["arm_url"]
-    own.kill()
-    own.start()
-    assert own.ready["arm_url"] == port
-    nothing: Any = None
-    resumed = snapshots.begin_create_or_update(
-        GROUP, "killed-1", nothing, continuation_token=tokens[0]
-    )
-    assert resumed.result().name == "killed-1"
-    own.compute.virtual_machines.begin_deallocate(
-        GROUP, "killed", continuation_token=tokens[1]
-    ).result()
-    assert power_state(own, "killed") == "deallocated"
-    url = own.grant("killed-1")
-    own.kill()
-    own.start()
-    assert own.blob(url).download_blob(0, 6).readall() == b"before"
 
 
 def test_seven_snapshots_in_five_minutes(own: Cloud) -> None:
@@ -268,3 +217,33 @@ def test_data_can_be_throttled_revoked_shortened_and_lied_about(cloud: Cloud) ->
         )
         == 0
     )
+
+
+def test_settings_change_while_it_runs(own: Cloud) -> None:
+    own.machine("paced")
+    own.write("paced-data", 0, b"x" * 4 * 1024**2)
+    own.snapshot("paced-1", "paced-data")
+    blob = own.blob(own.grant("paced-1"))
+    own.lab("PUT", "settings", b'{"export_mib_per_second": 8}')
+    started = time.monotonic()
+    content = b"".join(blob._client.blob.download(snapshot=blob.snapshot, range="bytes=0-4194303"))
+    assert time.monotonic() - started > 0.3
+    assert content == b"x" * 4 * 1024**2
+    own.lab("PUT", "settings", b'{"export_mib_per_second": 0, "latency": {"snapshots": 0.01}}')
+    with pytest.raises(urllib.error.HTTPError):
+        own.lab("PUT", "settings", b'{"arm_port": 1}')
+
+
+def test_a_hanging_request_goes_on_when_the_rule_ends(cloud: Cloud) -> None:
+    cloud.machine("hang")
+    rule = cloud.chaos(operation="disks.get", action="hang", times=1)
+
+    def end_the_rule_once_it_struck() -> None:
+        wait_until(lambda: chaos.hits(cloud.directory, rule) == 1, 5)
+        chaos.remove(cloud.directory, rule)
+
+    remover = threading.Thread(target=end_the_rule_once_it_struck)
+    remover.start()
+    with pytest.raises((ServiceRequestError, ServiceResponseError)):
+        send_once(cloud, "GET", "disks/hang-data")
+    remover.join()
