@@ -256,7 +256,7 @@ class FailbackSpec(Strict):
 
     api_version: Literal["failback/v1"] = Field(default="failback/v1", alias="apiVersion")
     machine: str = Field(
-        pattern=_NAME, description="The machine's name; the run's id is `failback/<machine>`."
+        pattern=_NAME, description="The machine's name; the run's id is `failback-<machine>`."
     )
     plan: str | None = Field(default=None, description="Recovery plan this machine belongs to.")
     azure: AzureMachineRef
@@ -291,8 +291,9 @@ class FailbackSpec(Strict):
 
 
 def workflow_id(machine: str) -> str:
-    """The workflow id of a machine's failback."""
-    return f"failback/{machine}"
+    """The workflow id of a machine's failback. Without a slash: Temporal's HTTP API, which bots use,
+    finds no workflow whose id holds one."""
+    return f"failback-{machine}"
 
 
 def parse_spec(text: str, *, origin: str = "the spec") -> FailbackSpec:

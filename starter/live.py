@@ -14,7 +14,7 @@ from rich.text import Text
 
 from models.status import DiskProgress, Phase, RunState
 from models.units import human_duration, human_size
-from starter import render
+from starter import page, render
 from starter.runs import Observation
 
 _PATH = [phase for phase in Phase if phase not in (Phase.ROLLING_BACK, Phase.ROLLED_BACK)]
@@ -32,7 +32,7 @@ def picture(seen: Observation) -> RenderableType:
     header.add_row("To", escape(target))
     header.add_row("Phases", _path(state))
     header.add_row("Round", _round(state))
-    header.add_row("Downtime", render.downtime_words(state))
+    header.add_row("Downtime", page.downtime_words(state))
     if state.bandwidth_limit:
         header.add_row("Limit", f"{human_size(state.bandwidth_limit)}/s")
     if state.waiting:
@@ -41,10 +41,10 @@ def picture(seen: Observation) -> RenderableType:
     if seen.progress:
         parts.append(_bars(seen.progress))
     if state.blocked:
-        parts.append(render.blocked_panel(state))
+        parts.append(page.blocked_panel(state))
     if seen.problem:
         parts.append(Text(f"Not answering now: {seen.problem}", style="yellow"))
-    allowed = ", ".join(render.commands(state))
+    allowed = ", ".join(page.commands(state))
     parts.append(Text(f"You may say: {allowed}" if allowed else "The run is over.", style="dim"))
     title = f"Failback of {escape(spec.machine)}"
     return Panel(Group(*parts), title=title, title_align="left", border_style="cyan")

@@ -13,7 +13,7 @@ import typer
 
 from models.errors import FailbackError
 from starter import exits
-from starter.commands import begin, care, look, messages, processes
+from starter.commands import begin, care, decisions, look, messages, processes
 from starter.terminal import describe_error, emit, error_document, show_error
 
 app = typer.Typer(
@@ -46,7 +46,7 @@ def failback(context: typer.Context) -> None:
         typer.echo(context.get_help())
 
 
-for family in (begin, look, messages, care, processes):
+for family in (begin, look, messages, decisions, care, processes):
     family.register(app)
 
 

@@ -45,7 +45,7 @@ _ROUNDS_PER_WINDOW = 5
 
 @workflow.defn(name=FAILBACK_WORKFLOW)
 class FailbackWorkflow(Messages):
-    """Brings one machine home. Its id is `failback/<machine>`; it never fails: it completes, is
+    """Brings one machine home. Its id is `failback-<machine>`; it never fails: it completes, is
     rolled back, or waits for a person."""
 
     @workflow.init

@@ -26,7 +26,7 @@ SETTINGS = (
     # A worker that stops leaves no long poll behind that swallows the next task.
     "frontend.enableCancelWorkerPollsOnShutdown=true",
 )
-WORKFLOW_ID = "failback/{machine}"
+WORKFLOW_ID = "failback-{machine}"
 """The id of a machine's run, as the product's users know it."""
 ANSWER_SECONDS = 15.0
 

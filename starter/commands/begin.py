@@ -166,7 +166,7 @@ async def _preflight(client: Client, spec: FailbackSpec, timeout: int) -> Prefli
         handle: WorkflowHandle[Any, PreflightReport] = await client.start_workflow(
             PREFLIGHT_WORKFLOW,
             SpecInput(spec=spec, run_id=f"check-{uuid.uuid4().hex[:8]}"),
-            id=f"check/{spec.machine}",
+            id=f"check-{spec.machine}",
             task_queue=CONTROL_QUEUE,
             # A check only reads. The newer spec is the one somebody waits for.
             id_conflict_policy=WorkflowIDConflictPolicy.TERMINATE_EXISTING,

@@ -116,7 +116,7 @@ async def _look(client: Client, spec: FailbackSpec, timeout: int, *, remove: boo
                 client.execute_workflow(
                     DOCTOR_WORKFLOW,
                     DoctorInput(spec=spec, live_runs=live, remove=remove),
-                    id=f"doctor/{spec.machine}",
+                    id=f"doctor-{spec.machine}",
                     task_queue=CONTROL_QUEUE,
                     # Another doctor may be removing; two must not decide on two lists.
                     id_conflict_policy=WorkflowIDConflictPolicy.FAIL,

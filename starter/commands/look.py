@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from models.errors import FailbackError, InvalidConfiguration
 from models.status import Phase, RunState
-from starter import exits, live, render
+from starter import exits, live, page, render
 from starter.client import connect
 from starter.options import AsJson, KnownMachine, RunningMachine
 from starter.runs import Observation, list_runs, observations, read_state
@@ -91,7 +91,7 @@ def show(machine: KnownMachine, as_json: AsJson = False) -> int:
         document["manifest_roots"] = state.manifest_roots
         emit({**render.direction(state.spec), **document, "machine": machine})
     else:
-        say(render.state_page(state))
+        say(page.state_page(state))
     return exits.OK
 
 

@@ -26,7 +26,7 @@ def text(**changes: object) -> str:
 
 def test_the_least_that_must_be_said_is_enough() -> None:
     spec = parse_spec(text())
-    assert spec.workflow_id == "failback/web01"
+    assert spec.workflow_id == "failback-web01"
     assert spec.on_premises_name == "web01"
     assert spec.sync.mode is SyncMode.DELTA
     assert [check.kind for check in spec.validation] == ["heartbeat"]

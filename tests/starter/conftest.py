@@ -1,5 +1,5 @@
-"""A real Temporal server, a real control worker with scripted platforms, and the installed `failback`
-command, each in a process of its own."""
+"""A real Temporal server, a real control worker with scripted platforms, and the installed
+`failback` command, each in a process of its own."""
 
 import json
 import os

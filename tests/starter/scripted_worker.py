@@ -1,11 +1,12 @@
 """A worker with the product's real workflows and activities that answer from a script, so that the
-command line can be tried without platforms. The name of the Azure machine says what shall happen."""
+command line can be tried without platforms. The Azure machine's name says what shall happen."""
 
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from temporalio import activity
 from temporalio.client import Client
@@ -204,7 +205,7 @@ async def anything_else(args: Sequence[RawValue]) -> None:
     """Every activity that answers nothing."""
 
 
-SCRIPT = [
+SCRIPT: list[Callable[..., Any]] = [
     inspect_cloud,
     inspect_home,
     inspect_mover,
