@@ -133,13 +133,15 @@ def _translated(error: Exception, subject: str) -> FailbackError:
         )
     if error.status is RPCStatusCode.FAILED_PRECONDITION and "poller" in said:
         return no_worker()
+    # The core reports its own deadline as a cancellation.
+    late = error.status is RPCStatusCode.CANCELLED and "imeout" in said
+    if late or error.status is RPCStatusCode.DEADLINE_EXCEEDED:
+        return Unreachable(f"{subject}: no answer in time.", hint=_START_WORKER)
     if error.status in (RPCStatusCode.UNAVAILABLE, RPCStatusCode.CANCELLED):
         return Unreachable(
             f"{subject}: Temporal stopped answering: {said}.",
             hint="The run's state is kept; say it again when the server is back.",
         )
-    if error.status is RPCStatusCode.DEADLINE_EXCEEDED:
-        return Unreachable(f"{subject}: no answer in time.", hint=_START_WORKER)
     if error.status in (RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNAUTHENTICATED):
         return InvalidConfiguration(
             f"Temporal refuses this client: {said}.",

@@ -16,7 +16,13 @@ from models.calls import FAILBACK_WORKFLOW, MOVER_COPY, MOVER_VERIFY_ALL
 from models.errors import FailbackError, NotFound, Unreachable
 from models.spec import workflow_id
 from models.status import DiskProgress, RunState
-from starter.client import RPC_TIMEOUT, answers, connect
+from starter.client import (
+    RPC_TIMEOUT,
+    WORKER_WAIT_SECONDS,
+    answers,
+    connect,
+    require_worker,
+)
 
 if TYPE_CHECKING:
     from temporalio.client import Client, WorkflowExecutionDescription
@@ -115,7 +121,11 @@ async def read_state(client: Client, machine: str) -> RunState:
 
 
 async def _state(
-    client: Client, machine: str, description: WorkflowExecutionDescription
+    client: Client,
+    machine: str,
+    description: WorkflowExecutionDescription,
+    *,
+    patience: float = WORKER_WAIT_SECONDS,
 ) -> RunState:
     """A run that has ended left its state as its result, which needs no worker to be read."""
     with answers(f"the failback of {machine}"):
@@ -125,6 +135,8 @@ async def _state(
             )
             state = await ended.result(rpc_timeout=RPC_TIMEOUT)
         else:
+            # Asked first, because a query without a worker waits for its whole deadline.
+            await require_worker(client, wait_seconds=patience)
             state = await client.get_workflow_handle(workflow_id(machine)).query(
                 "status", result_type=RunState, rpc_timeout=RPC_TIMEOUT
             )
@@ -147,7 +159,9 @@ async def observe(client: Client, machine: str, last: RunState | None = None) ->
     except Unreachable as error:
         return Observation(now, last, problem=error.message)
     try:
-        return Observation(now, await _state(client, machine, description), progress, status)
+        return Observation(
+            now, await _state(client, machine, description, patience=0), progress, status
+        )
     except NotFound:
         raise
     except FailbackError as error:
