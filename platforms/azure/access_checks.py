@@ -221,7 +221,10 @@ class AccessChecks:
         return [disk for disk in disks if disk.unique_id]
 
     def _list(self, doing: str, path: str, api_version: str) -> list[dict[str, Any]]:
-        return self._reader.read(doing, lambda: self._clients.list_json(path, api_version))
+        subscription = self._source.subscription_id
+        return self._reader.read(
+            doing, lambda: self._clients.list_json(subscription, path, api_version)
+        )
 
     def _group_path(self, group: str) -> str:
         return f"/subscriptions/{self._source.subscription_id}/resourceGroups/{group}"

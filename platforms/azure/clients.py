@@ -8,19 +8,11 @@ import threading
 from typing import Any, cast
 
 from azure.core.credentials import TokenCredential
-from azure.core.exceptions import HttpResponseError, map_error
-from azure.core.pipeline.policies import (
-    HeadersPolicy,
-    ProxyPolicy,
-    RequestIdPolicy,
-    UserAgentPolicy,
-)
+from azure.core.exceptions import HttpResponseError, ResourceNotFoundError, map_error
 from azure.core.rest import HttpRequest
 from azure.identity import DefaultAzureCredential
 from azure.mgmt.compute import ComputeManagementClient
-from azure.mgmt.core import ARMPipelineClient
 from azure.mgmt.core.exceptions import ARMErrorFormat
-from azure.mgmt.core.policies import ARMChallengeAuthenticationPolicy, ARMHttpLoggingPolicy
 from azure.mgmt.network import NetworkManagementClient
 from azure.storage.blob import BlobClient
 
@@ -49,7 +41,6 @@ class Clients:
         self._lock = threading.Lock()
         self._compute: dict[str, ComputeManagementClient] = {}
         self._network: dict[str, NetworkManagementClient] = {}
-        self._manager: ARMPipelineClient[Any, Any] | None = None
 
     def compute(self, subscription_id: str) -> ComputeManagementClient:
         """The client for machines, disks and snapshots of a subscription."""
@@ -79,19 +70,20 @@ class Clients:
             sas_url, api_version=STORAGE_API_VERSION, retry_total=0, **self._transport
         )
 
-    def list_json(self, path: str, api_version: str) -> list[dict[str, Any]]:
+    def list_json(self, subscription_id: str, path: str, api_version: str) -> list[dict[str, Any]]:
         """All items of a Resource Manager collection that no SDK of ours covers (locks,
         permissions).
 
         Raises:
             azure.core.exceptions.AzureError: As the SDK's own calls.
         """
+        client = self.compute(subscription_id)
         items: list[dict[str, Any]] = []
         url: str | None = f"{self.settings.base_url.rstrip('/')}{path}?api-version={api_version}"
         while url:
-            response = self._resource_manager().send_request(HttpRequest("GET", url))
+            response = client.send_request(HttpRequest("GET", url))
             if response.status_code != 200:
-                map_error(response.status_code, response, {})
+                map_error(response.status_code, response, {404: ResourceNotFoundError})
                 raise HttpResponseError(response=response, error_format=ARMErrorFormat)
             page = cast(dict[str, Any], response.json())
             items += page.get("value", [])
@@ -107,19 +99,3 @@ class Clients:
             "retry_total": 0,
             **self._transport,
         }
-
-    def _resource_manager(self) -> ARMPipelineClient[Any, Any]:
-        with self._lock:
-            if self._manager is None:
-                policies = [
-                    RequestIdPolicy(),
-                    HeadersPolicy(),
-                    UserAgentPolicy("failback"),
-                    ProxyPolicy(self._transport.get("proxies")),
-                    ARMChallengeAuthenticationPolicy(self._credential, *self.settings.scopes),
-                    ARMHttpLoggingPolicy(),
-                ]
-                self._manager = ARMPipelineClient(
-                    self.settings.base_url, policies=policies, **self._transport
-                )
-            return self._manager

@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 _GIB = 2**30
 # Preflight asks dozens of questions; one throttled answer must not make a check fail.
-_READ_ATTEMPTS = 4
+_READ_ATTEMPTS = 3
 _LONGEST_READ_WAIT_SECONDS = 60.0
 
 

@@ -14,6 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from azure.core.rest import HttpRequest
+from azure.identity import DefaultAzureCredential
+from azure.mgmt.compute import ComputeManagementClient
+from azure.mgmt.compute.models import GrantAccessData
+
 from lab import chaos
 from lab.azure import seed
 from models.machine import CloudMachine, Snapshot
@@ -131,6 +136,29 @@ class Cloud:
 
     def clear(self, disk: str, offset: int, length: int) -> None:
         self.lab("DELETE", f"disks/{disk}?offset={offset}&length={length}")
+
+    def client(self) -> ComputeManagementClient:
+        """The SDK's own client, for what the platform never does."""
+        return ComputeManagementClient(
+            DefaultAzureCredential(),
+            SUBSCRIPTION,
+            base_url=self.ready["arm_url"],
+            credential_scopes=[self.ready["credential_scope"]],
+            connection_verify=self.ready["ca_file"],
+            polling_interval=0.05,
+        )
+
+    def lock(self, scope: str, level: str) -> None:
+        """Put a management lock on a resource or group."""
+        url = f"{scope}/providers/Microsoft.Authorization/locks/test?api-version=2020-05-01"
+        body = {"properties": {"level": level}}
+        request = HttpRequest("PUT", self.ready["arm_url"] + url, json=body)
+        assert self.client().send_request(request).status_code in (200, 201)
+
+    def grant_disk(self, disk: str) -> None:
+        """Export a disk, as somebody else might."""
+        access = GrantAccessData(access="Read", duration_in_seconds=3600)
+        self.client().disks.begin_grant_access(GROUP, disk, access).result()
 
     def state(self) -> dict[str, Any]:
         state: dict[str, Any] = json.loads(self.lab("GET", "state"))
