@@ -8,6 +8,7 @@ round touched.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import asdict, dataclass, replace
@@ -95,6 +96,19 @@ class Manifest:
     def digests(self, first_block: int, count: int) -> bytes:
         """Digests of blocks, one after the other."""
         return self._read(0, first_block, count)
+
+    def next_data(self, offset: int) -> int:
+        """First byte of the disk, from the block at `offset` on, that may be said to be data.
+
+        Between the two all digests are a hole of the file: zeros.
+        """
+        try:
+            place = os.lseek(self._levels[0], offset // BLOCK * DIGEST, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return self.header.size
+            raise
+        return max(offset, place // DIGEST * BLOCK)
 
     def store(self, first_block: int, digests: bytes) -> None:
         """Set the digests of consecutive blocks and of the nodes right above them."""

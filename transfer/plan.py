@@ -131,8 +131,8 @@ class VerifyResult:
 
     Attributes:
         root: The manifest's root, hexadecimal.
-        blocks: Compared.
-        bytes: Read from the target's device (and as many from the source, if it was read too).
+        blocks: Compared, holes included.
+        bytes: Of those blocks, on the target's device (and on the source, if it was read too).
     """
 
     root: str

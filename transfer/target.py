@@ -163,6 +163,10 @@ class DeviceTarget:
             yield start, min(stop, end)
             offset = stop
 
+    def next_data(self, offset: int) -> int:
+        """Where the first byte at or after `offset` lies that may be anything but zero."""
+        return self._next_data(offset)[0] if self._is_file else offset
+
     def is_hole(self, offset: int, end: int) -> bool:
         """Whether these bytes are known to be zeros without reading them."""
         return self._is_file and self._next_data(offset)[0] >= end

@@ -65,7 +65,7 @@ class Verifier:
         return self._run(steps, with_source=False)
 
     def everything(self, allocated: Iterable[Range] | None) -> tuple[int, int]:
-        """Compare every block; returns (blocks, bytes).
+        """Compare every block; returns (blocks, bytes), holes included.
 
         Args:
             allocated: The source's whole-block ranges, zeros included; None reads all of it.
@@ -74,12 +74,21 @@ class Verifier:
             VerificationFailed: If one differs on either side.
         """
         ranges = allocated or [Range(0, self._target.size)]
-        steps = (
-            Range(start, min(STEP_BYTES, one.end - start), one.kind)
-            for one in ranges
-            for start in range(one.offset, one.end, STEP_BYTES)
-        )
-        return self._run(steps, with_source=self._source is not None)
+        steps = (step for one in ranges for step in self._steps(one))
+        self._run(steps, with_source=self._source is not None)
+        return block_count(self._target.size), self._target.size
+
+    def _steps(self, one: Range) -> Iterator[Range]:
+        """Steps through a range, past what is a hole on all sides."""
+        all_of_it = self._source is not None and one.kind == "data"
+        position = one.offset
+        while position < one.end:
+            if not all_of_it:
+                data = min(self._target.next_data(position), self._manifest.next_data(position))
+                position = max(position, data // BLOCK * BLOCK)
+            if position < one.end:
+                yield Range(position, min(STEP_BYTES, one.end - position), one.kind)
+            position += STEP_BYTES
 
     def _run(self, steps: Iterator[Range], *, with_source: bool) -> tuple[int, int]:
         parallel = self._source.parallel_reads if self._source and with_source else 0
