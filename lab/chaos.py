@@ -45,10 +45,12 @@ from typing import Any
 ACTIONS = frozenset(
     {
         "throttle",
+        "boot_failure",
         "delay",
         "drop",
         "fail",
         "lro_fail",
+        "no_heartbeat",
         "revoke_sas",
         "refuse_shutdown",
         "hang",
