@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,20 @@ class Temporal:
         """
         answer = self._ask_by_command("query", workflow_id, "--name", name)
         return answer["queryResult"][0]
+
+    def newest_attribute(self, workflow_id: str, attribute: str) -> str:
+        """A search attribute of the newest run with an id; "" if there is none.
+
+        Raises:
+            NoAnswerError: the server is down.
+        """
+        query = urllib.parse.quote(f"WorkflowId='{workflow_id}'")
+        answer = ask(f"{self._base}/workflows?pageSize=1&query={query}")
+        runs = (answer or {}).get("executions") or []
+        if not runs:
+            return ""
+        fields = (runs[0].get("searchAttributes") or {}).get("indexedFields") or {}
+        return str(fields.get(attribute) or "")
 
     def describe(self, workflow_id: str) -> dict[str, Any]:
         """What the server knows of a run: also while no worker lives, and after its end.
