@@ -41,6 +41,8 @@ class Clients:
         self._lock = threading.Lock()
         self._compute: dict[str, ComputeManagementClient] = {}
         self._network: dict[str, NetworkManagementClient] = {}
+        # Sizes by subscription and region: a region's list is megabytes and changes rarely.
+        self.sizes: dict[tuple[str, str], dict[str, tuple[int, int]]] = {}
 
     def compute(self, subscription_id: str) -> ComputeManagementClient:
         """The client for machines, disks and snapshots of a subscription."""

@@ -159,6 +159,9 @@ def _number(text: str, divisor: float) -> float | None:
 def _kind(error: AzureError) -> type[FailbackError]:
     if isinstance(error, ServiceRequestError | ServiceResponseError):
         return AzureUnavailable
+    # No token could be had, and nobody said no: the sign-in endpoint is away.
+    if isinstance(error, ClientAuthenticationError) and error.response is None:
+        return AzureUnavailable
     status = status_of(error)
     codes = [service_code(error).lower(), *_detail_codes(error)]
     # A throttled compute call has the code of a conflict and says what it is in its details.

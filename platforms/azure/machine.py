@@ -88,16 +88,14 @@ class MachineReader:
 
     def size(self, location: str, size: str) -> tuple[int, int] | None:
         """Processors and bytes of memory of a size; `None` if Azure does not list it there."""
-        skus = self.read(
-            f"Listing virtual machine sizes in {location!r}",
-            lambda: list(self._compute.resource_skus.list(filter=f"location eq '{location}'")),
-        )
-        for found in skus:
-            wanted = (found.name or "").lower() == size.lower()
-            if wanted and (found.resource_type or "").lower() == "virtualmachines":
-                has = {item.name: item.value for item in found.capabilities or []}
-                return _capability(has.get("vCPUs"), 1), _capability(has.get("MemoryGB"), _GIB)
-        return None
+        key = (self._source.subscription_id, location)
+        if key not in self._clients.sizes:
+            skus = self.read(
+                f"Listing virtual machine sizes in {location!r}",
+                lambda: list(self._compute.resource_skus.list(filter=f"location eq '{location}'")),
+            )
+            self._clients.sizes[key] = dict(_size_of(sku) for sku in skus if _is_machine(sku))
+        return self._clients.sizes[key].get(size.lower())
 
 
 @dataclass
@@ -218,6 +216,16 @@ def plain(value: object) -> str:
 def option_of(value: object) -> str:
     """A delete option; Azure keeps what names none."""
     return plain(value) or "Detach"
+
+
+def _is_machine(sku: azure_models.ResourceSku) -> bool:
+    return (sku.resource_type or "").lower() == "virtualmachines" and bool(sku.name)
+
+
+def _size_of(sku: azure_models.ResourceSku) -> tuple[str, tuple[int, int]]:
+    has = {item.name: item.value for item in sku.capabilities or []}
+    sizes = _capability(has.get("vCPUs"), 1), _capability(has.get("MemoryGB"), _GIB)
+    return str(sku.name).lower(), sizes
 
 
 def _capability(value: str | None, unit: int) -> int:

@@ -46,6 +46,9 @@ _LONGEST_BACKOFF_SECONDS = 30.0
 # A grant is renewed this much of its time before it ends.
 _RENEW_EARLY = 0.1
 # Codes that speak of the snapshot itself, not of its relation to the base.
+_TIMED_OUT = "operationtimedout"
+_SMALLEST_WINDOW_BYTES = 2**30
+_ALIGNMENT = 512
 _NO_PREVIOUS = "previoussnapshotnotfound"
 _CURRENT_GONE = ("blobnotfound", "containernotfound", "resourcenotfound")
 
@@ -58,6 +61,10 @@ class Page(NamedTuple):
 
 
 List = Callable[[int, int, str | None], Page]
+
+
+class _TooMuch(Exception):
+    """Storage ran out of time over a window that can be made smaller."""
 
 
 class AzureSnapshotReader:
@@ -138,18 +145,30 @@ class AzureSnapshotReader:
         """All ranges, in order, cut to their window: Azure may name a range that crosses its edge
         in both windows."""
         window = self._settings.page_range_window_bytes
-        for start in range(0, self.size_bytes, window):
-            end = min(start + window, self.size_bytes)
-            marker: str | None = None
-            while True:
-                page = self._page(page_of, start, end - start, marker, base=base)
-                for found in page.ranges:
-                    first, last = max(found.offset, start), min(found.offset + found.length, end)
-                    if first < last:
-                        yield SourceRange(first, last - first, found.cleared)
-                marker = page.marker
-                if not marker:
-                    break
+        position = 0
+        while position < self.size_bytes:
+            end = min(position + window, self.size_bytes)
+            try:
+                for found in self._window(page_of, position, end, base=base):
+                    yield found
+                    position = found.offset + found.length
+            except _TooMuch:
+                window = window // 2 // _ALIGNMENT * _ALIGNMENT
+                _log.info("storage needs long for %r; windows are halved", self._snapshot.name)
+            else:
+                position = end
+
+    def _window(self, page_of: List, start: int, end: int, *, base: bool) -> Iterator[SourceRange]:
+        marker: str | None = None
+        while True:
+            page = self._page(page_of, start, end - start, marker, base=base)
+            for found in page.ranges:
+                first, last = max(found.offset, start), min(found.offset + found.length, end)
+                if first < last:
+                    yield SourceRange(first, last - first, found.cleared)
+            marker = page.marker
+            if not marker:
+                return
 
     def _page(
         self, page_of: List, offset: int, length: int, marker: str | None, *, base: bool
@@ -169,10 +188,13 @@ class AzureSnapshotReader:
                 ungranted = refused or service_code(error).lower() == _NO_PREVIOUS
                 failure = self._failure(error, base=base, renewed=renewed)
                 wait = max(backoff, retry_after_seconds(error) or 0.0)
+                slow = service_code(error).lower() == _TIMED_OUT
             if ungranted and not renewed:
                 self._renew(base=base)
                 renewed = True
                 continue
+            if slow and length > _SMALLEST_WINDOW_BYTES:
+                raise _TooMuch
             # Not worth waiting for, or not in the time there is.
             if not failure.retryable or refused or time.monotonic() + wait > deadline:
                 raise failure

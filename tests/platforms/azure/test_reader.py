@@ -258,6 +258,30 @@ def test_a_busy_storage_is_waited_for_within_bounds(cloud: Cloud) -> None:
     assert vars(refusal.value)["retry_after_seconds"] == 1.0
 
 
+def test_a_listing_that_takes_storage_too_long_asks_about_less(cloud: Cloud) -> None:
+    platform = cloud.platform(page_range_results=1)
+    size = 6 * 2**30
+    source = cloud.seed("huge", disks=[{"os": True, "name": "huge-os", "size_bytes": size}])
+    machine = machine_of(platform, source)
+    base = take(platform, source, machine, "r1")["os"]
+    written = [0, 2**30 - 4096, 3 * 2**30, size - 4096]
+    for offset in written:
+        cloud.write("huge-os", offset, b"w" * 4096)
+    snapshot = take(platform, source, machine, "r2")["os"]
+    for skip in range(5):
+        with cloud.misbehaving(
+            operation="GET pagelist*",
+            action="fail",
+            status=500,
+            code="OperationTimedOut",
+            skip=skip,
+            times=2,
+        ):
+            with platform.open_snapshot(snapshot, base, Call()) as reader:
+                found = list(reader.changed())
+            assert found == [SourceRange(offset, 4096, False) for offset in written]
+
+
 def test_a_silent_storage_is_unavailable(cloud: Cloud) -> None:
     platform = cloud.platform(backoff_seconds=0.1)
     _, snapshot = _pair(cloud, platform, "silent")
