@@ -21,6 +21,7 @@ _log = logging.getLogger(__name__)
 
 OS_DISK = -1  # the OS disk has no LUN; data disks count from 0
 POWERED = ("running", "stopping")  # states in which a guest is alive
+SETTINGS = frozenset({"refuse_shutdown", "boot_failure", "mute"})
 STOP_SECONDS = 5.0  # how long a cut power may take: a guest's thread ends within a write
 
 
@@ -92,7 +93,12 @@ class Guests:
         return dict(runner.status()) if runner is not None else {}
 
     def set(self, machine: Resource, settings: dict[str, Any]) -> None:
-        """Change a guest's behaviour, such as ``refuse_shutdown``; it lasts over restarts."""
+        """Change a guest's behaviour (:data:`SETTINGS`); it lasts over restarts.
+
+        Raises ``ValueError`` for a behaviour that guests do not have.
+        """
+        if unknown := settings.keys() - SETTINGS:
+            raise ValueError(f"guests have {sorted(SETTINGS)}, not {sorted(unknown)}")
         machine["lab"].setdefault("guest_settings", {}).update(settings)
         runner = self._runners.get(machine["id"].lower())
         if runner is not None:

@@ -144,7 +144,8 @@ class Machines:
             seconds=self._config.latency.vm_update if seconds is None else seconds,
             api_version=call.api_version,
             fail=call.fail,
-            preempt=True,
+            # An update waits for nobody and disturbs nobody; a deletion ends whatever still runs.
+            preempt=verb == "delete",
         )
 
     def _create(self, state: State, call: Call, body: dict[str, Any]) -> Resource:
@@ -169,7 +170,9 @@ class Machines:
         profile = properties.get("storageProfile") or {}
         attached = [profile["osDisk"]] if profile.get("osDisk") else []
         for entry in attached + list(profile.get("dataDisks") or []):
-            attach(state, machine, entry)
+            disk = attach(state, machine, entry)
+            generation = disk["body"]["properties"].get("hyperVGeneration")
+            machine["lab"].setdefault("generation", generation or "V1")
         return machine
 
     def _update(self, state: State, machine: Resource, body: dict[str, Any]) -> None:
@@ -236,8 +239,11 @@ class Machines:
         self._library.collect(state)
 
 
-def attach(state: State, machine: Resource, entry: dict[str, Any]) -> None:
-    """Give a disk to a machine. Raises :class:`ArmError` if it is not there or has an owner."""
+def attach(state: State, machine: Resource, entry: dict[str, Any]) -> Resource:
+    """Give a disk to a machine; returns the disk.
+
+    Raises :class:`ArmError` if it is not there or another machine has it.
+    """
     disk = find(state, str((entry.get("managedDisk") or {}).get("id", "")), DISKS)
     owner = disk["body"].get("managedBy")
     if owner and not same_id(owner, machine["id"]):
@@ -246,6 +252,7 @@ def attach(state: State, machine: Resource, entry: dict[str, Any]) -> None:
     disk["body"]["managedBy"] = machine["id"]
     entry.setdefault("name", disk["name"])
     entry.setdefault("deleteOption", "Detach")
+    return disk
 
 
 def detach(state: State, entry: dict[str, Any]) -> Resource | None:
