@@ -11,14 +11,15 @@ from lab.hyperv.vhd import FOOTER
 
 _PREFIX = "Microsoft.HyperV.PowerShell."
 _STATES = {"Running": 2, "Off": 3}
-_SERVICES = (
-    "Guest Service Interface",
-    "Heartbeat",
-    "Key-Value Pair Exchange",
-    "Shutdown",
-    "Time Synchronization",
-    "VSS",
-)
+# The ids are the same on every host, the names are in its language.
+_SERVICES = {
+    "Guest Service Interface": "6C09BB55-D683-4DA0-8931-C9BF705F6480",
+    "Heartbeat": "84EAAE65-2F2E-45F5-9BB5-0E857DC8EB47",
+    "Key-Value Pair Exchange": "2A34B1C2-FD73-4043-8A5B-DD2159BC743F",
+    "Shutdown": "9F8233AC-BE49-4C79-8EE3-E7E1985B2077",
+    "Time Synchronization": "2497F4DE-E9FA-4204-80E4-4B75C46419C0",
+    "VSS": "5CED1297-4598-4915-A5FC-AD21BB4D02A4",
+}
 
 
 def machine_object(host: Host, machine: Machine) -> PSObject:
@@ -212,7 +213,7 @@ def checkpoint_object(machine: Machine, checkpoint: Checkpoint) -> PSObject:
 def service_objects(host: Host, machine: Machine) -> list[PSObject]:
     """The VMIntegrationComponents of a machine."""
     found = []
-    for name in _SERVICES:
+    for name, service_id in _SERVICES.items():
         enabled = name != "Guest Service Interface"
         if name == "Shutdown":
             enabled = machine.shutdown_service
@@ -226,6 +227,7 @@ def service_objects(host: Host, machine: Machine) -> list[PSObject]:
                     ("VMName", machine.name),
                     ("VMId", uuid.UUID(machine.id)),
                     ("Name", name),
+                    ("Id", f"Microsoft:{machine.id.upper()}\\{service_id}"),
                     ("Enabled", enabled),
                     ("OperationalStatus", [status] if status else []),
                     ("PrimaryOperationalStatus", status or None),

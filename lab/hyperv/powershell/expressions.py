@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lab.hyperv.powershell.interpreter import Interpreter
 
 
-class Statements(Protocol):
+class StatementRunner(Protocol):
     """What expressions need of the statements around them."""
 
     def statements(self, node: Node) -> list[Value]: ...
@@ -44,7 +44,7 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "0": "\0", "a": "\a", "b": "\b", "f
 class Expressions:
     """The expressions of one source text, evaluated in an interpreter's current scope."""
 
-    def __init__(self, interpreter: "Interpreter", run: Statements, source: bytes) -> None:
+    def __init__(self, interpreter: "Interpreter", run: StatementRunner, source: bytes) -> None:
         self.interpreter = interpreter
         self.run = run
         self.source = source
@@ -80,6 +80,8 @@ class Expressions:
             return not self.interpreter.failed_before
         if name.startswith("env:"):
             return self.interpreter.session.environment.get(name[4:].upper())
+        if name == "input" and not self.interpreter.scope.has("input"):
+            return self.interpreter.session.standard_input().splitlines()
         return self.interpreter.scope.get("_" if name == "psitem" else name)
 
     def _string_literal(self, node: Node) -> str:
