@@ -3,6 +3,7 @@ that are there already."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from platforms.azure.checklist import Checklist, Finding
 from platforms.azure.clients import Clients
 from platforms.azure.grants import has_grant
 from platforms.azure.machine import MachineReader
-from platforms.azure.names import run_of
+from platforms.azure.names import parse_resource_id, run_of
 from platforms.azure.permissions import MACHINE_ACTIONS, SNAPSHOT_ACTIONS, missing_actions
 from platforms.azure.snapshots import snapshot_group
 
@@ -92,6 +93,8 @@ class AccessChecks:
         source = self._source
         wanted = {source.resource_group: list(MACHINE_ACTIONS)}
         wanted.setdefault(snapshot_group(source), []).extend(SNAPSHOT_ACTIONS)
+        for group, actions in self._elsewhere():
+            wanted.setdefault(group, []).extend(actions)
         finding = Finding()
         for group, actions in wanted.items():
             try:
@@ -108,6 +111,16 @@ class AccessChecks:
             if missing:
                 finding.problems.append(f"not allowed in {group!r}: {', '.join(missing)}")
         return finding
+
+    def _elsewhere(self) -> Iterator[tuple[str, list[str]]]:
+        """What is needed in the groups of disks and interfaces that are not the machine's."""
+        ids = [(disk.resource_id, "/disks/") for disk in self._disks()]
+        if self._machine is not None:
+            ids += [(a.resource_id, "/networkInterfaces/") for a in self._machine.adapters]
+        for resource_id, kind in ids:
+            group = parse_resource_id(resource_id).resource_group
+            if group.lower() != self._source.resource_group.lower():
+                yield group, [action for action in MACHINE_ACTIONS if kind in action]
 
     def _locks(self) -> Finding:
         source = self._source

@@ -42,11 +42,11 @@ _BY_CODE: dict[str, type[FailbackError]] = {
             "AuthorizationFailed LinkedAuthorizationFailed RequestDisallowedByPolicy "
             "ExpiredAuthenticationToken InvalidAuthenticationToken AuthenticationFailed "
             "InvalidAuthenticationTokenTenant AuthorizationPermissionMismatch "
-            "DisallowedByPolicy InsufficientAccountPermissions"
+            "DisallowedByPolicy InsufficientAccountPermissions SubscriptionNotFound"
         ),
         AzureNotFound: (
             "ResourceNotFound ResourceGroupNotFound ParentResourceNotFound NotFound "
-            "SubscriptionNotFound BlobNotFound ContainerNotFound"
+            "BlobNotFound ContainerNotFound"
         ),
         AzureLocked: "ScopeLocked",
         AzureThrottled: (
@@ -172,12 +172,20 @@ def _kind(error: AzureError) -> type[FailbackError]:
     if isinstance(error, ClientAuthenticationError) or status in (401, 403):
         return AzureDenied
     if status == 404:
-        return AzureNotFound
+        return _not_found(codes[0])
     if status == 409:
         return AzureConflict
     if status is not None and (status >= 500 or status == 408):
         return AzureUnavailable
     return AzureFailed
+
+
+def _not_found(code: str) -> type[FailbackError]:
+    """Only Azure's word that a thing is not there counts: a proxy's page with status 404 must never
+    pass for a deleted machine."""
+    if not code:
+        return AzureUnavailable
+    return AzureNotFound if "notfound" in code else AzureFailed
 
 
 def _detail_codes(error: AzureError) -> list[str]:

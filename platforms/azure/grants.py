@@ -11,7 +11,7 @@ from models.errors import AzureNotFound, AzureUnavailable
 from models.machine import Snapshot
 from platforms.azure.clients import Clients
 from platforms.azure.names import parse_resource_id
-from platforms.azure.operations import run_operation, without_memory
+from platforms.azure.operations import Running, finish, run_operation, without_memory
 from platforms.base import Call
 
 _GRANTED = ("activesas", "activesasfrozen")
@@ -46,22 +46,25 @@ class Grants:
             raise AzureUnavailable(f"{doing}: Azure answered without an address to read from.")
         return url
 
-    def revoke(self, resource_id: str, call: Call) -> None:
-        """End the grant on a snapshot; fine if there is none or the snapshot is gone."""
+    def begin_revoke(self, resource_id: str, call: Call) -> Running[None]:
+        """Begin to end the grant on a snapshot; fine if there is none.
+
+        Raises:
+            AzureNotFound: The snapshot is gone.
+        """
         where = parse_resource_id(resource_id)
         begin = partial(
             self._clients.compute(where.subscription_id).snapshots.begin_revoke_access,
             where.resource_group,
             where.name,
         )
+        doing = f"Revoking access to snapshot {where.name!r}"
+        return Running(f"revoke/{where.name}", doing, begin, call, self._clients.settings)
+
+    def revoke(self, resource_id: str, call: Call) -> None:
+        """End the grant on a snapshot; fine if there is none or the snapshot is gone."""
         try:
-            run_operation(
-                f"revoke/{where.name}",
-                f"Revoking access to snapshot {where.name!r}",
-                begin,
-                call,
-                self._clients.settings,
-            )
+            finish(self.begin_revoke(resource_id, call))
         except AzureNotFound:
             pass
 

@@ -151,22 +151,24 @@ class _Polling(ARMPolling):
         raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def run_operation(
-    name: str, doing: str, begin: Begin[Result], call: Call, settings: AzureSettings
-) -> Result:
-    """Begin or resume an operation and wait for its outcome.
+def finish(running: Running[Result]) -> Result:
+    """Wait for the outcome.
 
     Raises:
         AzureUnavailable: It takes longer than `operation_seconds`; it runs on at Azure.
     """
     try:
-        return Running(name, doing, begin, call, settings).finish()
-    except OperationTimedOut:
-        pass
-    raise AzureUnavailable(
-        f"{doing}: not done after {settings.operation_seconds:.0f} s.",
-        hint="It runs on at Azure and is looked at again.",
-    )
+        return running.finish()
+    except OperationTimedOut as late:
+        doing = str(late)
+    raise AzureUnavailable(f"{doing}: not done in time.", hint="It runs on and is looked at again.")
+
+
+def run_operation(
+    name: str, doing: str, begin: Begin[Result], call: Call, settings: AzureSettings
+) -> Result:
+    """Begin or resume an operation and wait for its outcome, as `finish` does."""
+    return finish(Running(name, doing, begin, call, settings))
 
 
 def without_memory(call: Call) -> Call:

@@ -7,8 +7,10 @@ used and never deleted.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import NamedTuple, TypeVar
 
 from azure.mgmt.compute import models as azure_models
 
@@ -27,7 +29,7 @@ from platforms.azure.clients import Clients
 from platforms.azure.errors import guarded, throttled
 from platforms.azure.grants import Grants, has_grant
 from platforms.azure.names import RUN_TAG, parse_resource_id, run_of
-from platforms.azure.operations import OperationTimedOut, Running
+from platforms.azure.operations import Running, finish
 from platforms.azure.waiting import wait_for
 from platforms.base import Call
 
@@ -36,6 +38,19 @@ _log = logging.getLogger(__name__)
 # Azure makes at most 7 incremental snapshots of a disk in 5 minutes; without a time in its answer,
 # this is how long the oldest of them may need to leave the window.
 _SNAPSHOT_RATE_SECONDS = 60.0
+# Reads at the same time; a machine has up to 64 disks.
+_PARALLEL = 8
+
+Item = TypeVar("Item")
+
+
+class _Prepared(NamedTuple):
+    """What there is of a snapshot, and what it is made from; no template where it is finished."""
+
+    disk: CloudDisk
+    name: str
+    existing: azure_models.Snapshot | None
+    template: azure_models.Snapshot | None
 
 
 class Snapshots:
@@ -63,12 +78,17 @@ class Snapshots:
         """
         disks = [disk for disk in machine.disks if disk.disk_id in names]
         begun = [
-            self._begin(source, machine, disk, names[disk.disk_id], tags, call) for disk in disks
+            self._begin(source, prepared, call)
+            for prepared in _in_parallel(
+                lambda disk: self._prepare(source, machine, disk, names[disk.disk_id], tags), disks
+            )
         ]
         for running in begun:
             if running is not None:
-                _finish(running)
-        return [self._ready(source, disk, names[disk.disk_id], tags, call) for disk in disks]
+                finish(running)
+        return _in_parallel(
+            lambda disk: self._ready(source, disk, names[disk.disk_id], tags, call), disks
+        )
 
     def release(
         self, revoke: list[Snapshot], delete: list[Snapshot], run_id: str, call: Call
@@ -76,16 +96,16 @@ class Snapshots:
         """Revoke, then delete, as far as the snapshots bear this run's tag. One failure does not
         keep the others from being released; failures are raised at the end."""
         failures: list[FailbackError] = []
-        for snapshot in revoke:
-            if self._ours(snapshot, run_id, failures) is not None:
-                _attempt(partial(self._grants.revoke, snapshot.resource_id, call), failures)
-        deleting: list[Running[None]] = []
-        for snapshot in delete:
-            found = self._ours(snapshot, run_id, failures)
-            if found is not None:
-                _attempt(partial(self._begin_delete, snapshot, found, call, deleting), failures)
-        for running in deleting:
-            _attempt(partial(_finish, running), failures)
+        found = {
+            snapshot.resource_id: self._ours(snapshot, run_id, failures)
+            for snapshot in [*revoke, *delete]
+        }
+        # Azure deletes nothing that somebody may be reading.
+        readable = [s for s in delete if (f := found[s.resource_id]) and has_grant(f.disk_state)]
+        ending = {s.resource_id: s for s in [*revoke, *readable] if found[s.resource_id]}
+        _all_at_once([partial(self._grants.begin_revoke, id_, call) for id_ in ending], failures)
+        going = {s.resource_id: s for s in delete if found[s.resource_id]}
+        _all_at_once([partial(self._deletion, id_, call) for id_ in going], failures)
         if failures:
             raise _summary(failures)
 
@@ -96,28 +116,36 @@ class Snapshots:
 
     def delete(self, resource_id: str, call: Call) -> None:
         """Delete a snapshot whose tag the caller has seen; fine if it is gone."""
-        _finish(self._deletion(resource_id, call))
+        finish(self._deletion(resource_id, call))
 
-    def _begin(
+    def _prepare(
         self,
         source: AzureMachineRef,
         machine: CloudMachine,
         disk: CloudDisk,
         name: str,
         tags: dict[str, str],
-        call: Call,
-    ) -> Running[azure_models.Snapshot] | None:
-        group = snapshot_group(source)
-        existing = self._get(source.subscription_id, group, name)
-        operation = f"take-snapshot/{name}"
+    ) -> _Prepared:
+        """Look whether the snapshot exists, and what it would be made from."""
+        existing = self._get(source.subscription_id, snapshot_group(source), name)
         if existing is not None:
             _refuse_foreign(existing, name, tags)
             if _state(existing) == "succeeded":
-                call.remember(operation, None)
-                return None
-            if _state(existing) != "failed" and call.recall(operation) is None:
-                return None  # being made by an attempt that left no token; waited for by reading
-        template = self._template(machine, disk, tags)
+                return _Prepared(disk, name, existing, None)
+        return _Prepared(disk, name, existing, self._template(machine, disk, tags))
+
+    def _begin(
+        self, source: AzureMachineRef, prepared: _Prepared, call: Call
+    ) -> Running[azure_models.Snapshot] | None:
+        name, disk, template = prepared.name, prepared.disk, prepared.template
+        group = snapshot_group(source)
+        operation = f"take-snapshot/{name}"
+        if template is None:
+            call.remember(operation, None)
+            return None
+        being_made = prepared.existing is not None and _state(prepared.existing) != "failed"
+        if being_made and call.recall(operation) is None:
+            return None  # by an attempt that left no token; waited for by reading
         compute = self._clients.compute(source.subscription_id)
         begin = partial(compute.snapshots.begin_create_or_update, group, name, template)
         doing = f"Taking snapshot {name!r} of disk {disk.name!r}"
@@ -227,18 +255,6 @@ class Snapshots:
         )
         return None
 
-    def _begin_delete(
-        self,
-        snapshot: Snapshot,
-        found: azure_models.Snapshot,
-        call: Call,
-        deleting: list[Running[None]],
-    ) -> None:
-        # Azure deletes nothing that somebody may be reading.
-        if has_grant(found.disk_state):
-            self._grants.revoke(snapshot.resource_id, call)
-        deleting.append(self._deletion(snapshot.resource_id, call))
-
     def _deletion(self, resource_id: str, call: Call) -> Running[None]:
         where = parse_resource_id(resource_id)
         compute = self._clients.compute(where.subscription_id)
@@ -283,17 +299,26 @@ def _state(found: azure_models.Snapshot) -> str:
     return str(found.provisioning_state or "").lower()
 
 
-def _finish(running: Running[Any]) -> None:
-    try:
-        running.finish()
-    except OperationTimedOut as late:
-        doing = str(late)
-    else:
-        return
-    raise AzureUnavailable(f"{doing}: not done in time; it is looked at again.")
+def _in_parallel(function: Callable[[CloudDisk], Item], disks: list[CloudDisk]) -> list[Item]:
+    """Ask for all disks at once: this happens while the machine stands still."""
+    with ThreadPoolExecutor(max_workers=max(1, min(_PARALLEL, len(disks)))) as pool:
+        return list(pool.map(function, disks))
 
 
-def _attempt(action: Any, failures: list[FailbackError]) -> None:
+def _all_at_once(begins: list[Callable[[], Running[None]]], failures: list[FailbackError]) -> None:
+    """Begin every operation before the first is waited for."""
+    running: list[Running[None]] = []
+    for begin in begins:
+        _attempt(partial(_append, running, begin), failures)
+    for operation in running:
+        _attempt(partial(finish, operation), failures)
+
+
+def _append(running: list[Running[None]], begin: Callable[[], Running[None]]) -> None:
+    running.append(begin())
+
+
+def _attempt(action: Callable[[], object], failures: list[FailbackError]) -> None:
     try:
         action()
     except AzureNotFound:
