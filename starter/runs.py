@@ -79,7 +79,7 @@ async def list_runs(client: Client, *, running_only: bool, limit: int = 1000) ->
             attributes = {pair.key.name: str(pair.value) for pair in run.typed_search_attributes}
             rows.append(
                 RunRow(
-                    machine=attributes.get(search.MACHINE) or run.id.partition("/")[2],
+                    machine=attributes.get(search.MACHINE) or run.id.removeprefix(workflow_id("")),
                     phase=attributes.get(search.PHASE, ""),
                     plan=attributes.get(search.PLAN, ""),
                     platform=attributes.get(search.PLATFORM, ""),

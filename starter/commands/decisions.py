@@ -76,7 +76,7 @@ def commit(
         client = await connect()
         if not yes:
             await _ask_for_commit(client, machine)
-        message = Commit(override=override, **envelope.fields)
+        message = envelope.message(Commit, override=override)
         return await send(client, machine, "commit", message, envelope)
 
     tell(machine, "commit", envelope, asyncio.run(speak_up()), f"failback watch {machine}")
@@ -123,7 +123,7 @@ def abort(
     envelope = envelope_for(by, reason, request_id, signal, as_json)
     if not yes and not as_json and interactive():
         confirm(f"Abort the failback of {machine} and put both sides back?")
-    message = Abort(discard_onprem_changes=discard, **envelope.fields)
+    message = envelope.message(Abort, discard_onprem_changes=discard)
     return say_plainly(machine, "abort", message, envelope, f"failback watch {machine}")
 
 
@@ -153,7 +153,7 @@ def verify(
     async def speak_up() -> tuple[Reply | None, list[VerificationRecord]]:
         client = await connect()
         before = await read_state(client, machine) if wait else None
-        message = Verify(**envelope.fields)
+        message = envelope.message(Verify)
         reply = await send(client, machine, "verify", message, envelope)
         if before is None or reply is None:
             return reply, []

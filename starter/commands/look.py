@@ -23,7 +23,7 @@ from starter.terminal import console, emit, emit_line, say
 if TYPE_CHECKING:
     from temporalio.client import Client
 
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS = 0.5
 """Between two looks; a query costs the worker a few milliseconds."""
 
 _PATIENCE_SECONDS = 600.0

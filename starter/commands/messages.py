@@ -49,7 +49,7 @@ def run_failover(
     Next: `failback watch app01`; when health holds and you have looked, `failback commit app01`.
     """
     envelope = envelope_for(by, reason, request_id, signal, as_json)
-    message = RunFailover(recovery_point=recovery_point, **envelope.fields)
+    message = envelope.message(RunFailover, recovery_point=recovery_point)
     return say_plainly(machine, "run_failover", message, envelope, f"failback watch {machine}")
 
 
@@ -72,7 +72,7 @@ def retry(
     Next: `failback watch app01`.
     """
     envelope = envelope_for(by, reason, request_id, signal, as_json)
-    message = Retry(**envelope.fields)
+    message = envelope.message(Retry)
     return say_plainly(machine, "retry", message, envelope, f"failback watch {machine}")
 
 
@@ -93,7 +93,7 @@ def pause(
     Next: `failback resume app01`. To slow it down only: `failback limit app01 20MiB/s`.
     """
     envelope = envelope_for(by, reason, request_id, signal, as_json)
-    message = Pause(**envelope.fields)
+    message = envelope.message(Pause)
     return say_plainly(machine, "pause", message, envelope, f"failback resume {machine}")
 
 
@@ -114,7 +114,7 @@ def resume(
     Next: `failback watch app01`.
     """
     envelope = envelope_for(by, reason, request_id, signal, as_json)
-    message = Resume(**envelope.fields)
+    message = envelope.message(Resume)
     return say_plainly(machine, "resume", message, envelope, f"failback watch {machine}")
 
 
@@ -142,7 +142,7 @@ def limit(
     Next: `failback watch app01` shows the rates.
     """
     envelope = envelope_for(by, reason, request_id, signal, as_json)
-    message = SetLimits(bandwidth_limit=_rate(rate), **envelope.fields)
+    message = envelope.message(SetLimits, bandwidth_limit=_rate(rate))
     return say_plainly(machine, "set_limits", message, envelope, f"failback watch {machine}")
 
 

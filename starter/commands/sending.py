@@ -6,11 +6,13 @@ from __future__ import annotations
 import asyncio
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from pydantic import ValidationError
 from rich.markup import escape
 
+from models.errors import InvalidConfiguration
 from models.messages import Message, Reply
 from starter import exits, speak
 from starter.client import connect, person
@@ -18,6 +20,8 @@ from starter.terminal import emit, say
 
 if TYPE_CHECKING:
     from temporalio.client import Client
+
+Word = TypeVar("Word", bound=Message)
 
 Reason = Annotated[str, typer.Option(help="Why; kept in the audit trail.")]
 RequestId = Annotated[
@@ -42,10 +46,21 @@ class Envelope:
     signal: bool
     as_json: bool
 
-    @property
-    def fields(self) -> dict[str, str]:
-        """The message's own part."""
-        return {"by": self.by, "reason": self.reason, "request_id": self.request_id}
+    def message(self, kind: type[Word], **fields: object) -> Word:
+        """A message of this kind.
+
+        Raises:
+            InvalidConfiguration: What was typed does not fit, for example an endless reason.
+        """
+        carried = {"by": self.by, "reason": self.reason, "request_id": self.request_id}
+        try:
+            return kind.model_validate({**carried, **fields})
+        except ValidationError as error:
+            problems = "; ".join(
+                f"--{str(issue['loc'][0]).replace('_', '-')}: {issue['msg']}"
+                for issue in error.errors()
+            )
+            raise InvalidConfiguration(f"The message cannot be sent: {problems}.") from error
 
 
 def envelope_for(

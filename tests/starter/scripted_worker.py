@@ -105,8 +105,8 @@ async def attach(asked: calls.MachineInput) -> list[machine.AttachedDisk]:
 
 @activity.defn(name=calls.MOVER_COPY)
 async def copy(asked: calls.CopyInput) -> status.DiskRound:
-    """A round with heartbeats; the first one takes two seconds, to be watched."""
-    for step in range(10 if asked.base is None else 1):
+    """A round with heartbeats; the first one takes a second, to be watched."""
+    for step in range(5 if asked.base is None else 1):
         activity.heartbeat(
             status.DiskProgress(
                 disk_id=asked.disk.disk_id,

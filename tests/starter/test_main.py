@@ -224,3 +224,16 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
         f"{BINARIES / 'failback'} schema | head -1", shell=True, capture_output=True, text=True
     )
     assert "Traceback" not in done.stderr
+
+
+def test_a_message_that_is_too_long_is_one_clear_message() -> None:
+    done = failback("pause", "app01", "--reason", "x" * 3000)
+    assert done.returncode == 2
+    assert "--reason: " in done.stderr
+
+
+def test_a_worker_gets_its_own_options() -> None:
+    own = failback("worker", "mover", "--help")
+    assert own.returncode == 0
+    assert "--name" in own.stdout
+    assert failback("worker", "nonsense").returncode == 2

@@ -1,13 +1,19 @@
 """A server whose control worker is away: nothing hangs, everything says what to start, signals are
 kept."""
 
+import os
+import queue
+import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from tests.starter.conftest import Server, failback
+from tests.starter.conftest import BINARIES, Server, failback
 from tests.starter.test_server_state import start_run
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +54,38 @@ def test_a_signal_is_taken_while_no_worker_runs(lonely: Server) -> None:
 
 def test_the_list_needs_no_worker(lonely: Server) -> None:
     assert "left" in failback("list", server=lonely).stdout
+
+
+def test_a_watch_outlives_a_killed_server(tmp_path: Path) -> None:
+    server = Server(tmp_path / "temporal.db")
+    server.start()
+    start_run(server, "patient")
+    watching = subprocess.Popen(
+        [str(BINARIES / "failback"), "watch", "patient"],
+        env={**os.environ, "TEMPORAL_ADDRESS": server.address},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    lines: queue.Queue[str] = queue.Queue()
+    output = watching.stdout
+    assert output is not None
+
+    def read() -> None:
+        for said in output:
+            lines.put(said)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        assert "No control worker" in lines.get(timeout=30)
+        server.kill()
+        assert "the failback of patient" in lines.get(timeout=60)
+        server.start()
+        wait_until(lambda: "No control worker" in lines.get(timeout=60), timeout=60)
+        assert watching.poll() is None
+    finally:
+        watching.kill()
+        watching.wait()
+        reader.join()
+        server.kill()
