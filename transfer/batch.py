@@ -36,6 +36,7 @@ class Batch:
         lane: Of the journal that holds their old content.
         extents: Grid indexes, in order.
         room: Bytes of memory and old content they may take, at worst.
+        holes: Bytes that are zeros on both sides.
         pending: Pieces handed out or about to be, not yet finished.
         sealed: Whether all pieces were handed out.
         writes: (offset, content) of what differs.
@@ -48,6 +49,7 @@ class Batch:
     lane: int
     extents: list[int] = field(default_factory=list)
     room: int = 0
+    holes: int = 0
     pending: int = 0
     sealed: bool = False
     writes: list[tuple[int, memoryview]] = field(default_factory=list)

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from transfer.batch import Batch, Piece
 from transfer.blocks import BufferPool
 from transfer.journal import LANES
-from transfer.plan import Counters
 from transfer.ranges import Extent, Range
 from transfer.target import DeviceTarget
 
@@ -144,7 +143,7 @@ class Dispatcher:
     def _enqueue(self, piece: Piece) -> None:
         if piece.kind == "hole":
             piece.batch.clear.append((piece.offset, piece.length))
-            piece.batch.counters.add(Counters(bytes_done=piece.length))
+            piece.batch.holes += piece.length
         else:
             self._pieces.append(piece)
             self._changed.notify_all()

@@ -17,7 +17,7 @@ from transfer.dispatch import Dispatcher
 from transfer.journal import JournalLane
 from transfer.ledger import Layer
 from transfer.lock import WriterLock
-from transfer.plan import RoundPlan
+from transfer.plan import Counters, RoundPlan
 from transfer.progress import REPORT_SECONDS, Meter
 from transfer.ranges import Extent, Range, cut_into_extents
 from transfer.reader import WINDOW_BYTES, Reader
@@ -65,7 +65,7 @@ def run_pipeline(work: Work, ranges: Iterable[Range], committer: Committer) -> N
     pool = BufferPool(work.plan.in_flight_bytes)
     readers = max(work.plan.threads, work.source.parallel_reads)
     jobs = [_reader_job(work, pool, dispatcher, stopping) for _ in range(readers)]
-    jobs.append(_committer_job(committer, pool, dispatcher))
+    jobs.append(_committer_job(work.meter, committer, pool, dispatcher))
     threads = [
         threading.Thread(target=_guarded, args=(job, dispatcher), name=f"transfer-{number}")
         for number, job in enumerate(jobs)
@@ -121,10 +121,13 @@ def _reader_job(
 
 
 def _committer_job(
-    committer: Committer, pool: BufferPool, dispatcher: Dispatcher
+    meter: Meter, committer: Committer, pool: BufferPool, dispatcher: Dispatcher
 ) -> Callable[[], None]:
     def run() -> None:
         while (batch := dispatcher.next_batch()) is not None:
+            holes = Counters(bytes_done=batch.holes)
+            batch.counters.add(holes)
+            meter.add(holes)
             committer.commit(batch)
             batch.writes.clear()
             for buffer in batch.buffers:

@@ -18,6 +18,7 @@ from transfer.journal import JournalLane, close_lanes, open_lanes
 from transfer.ledger import Layer, Ledger
 from transfer.lock import WriterLock
 from transfer.manifest import Manifest
+from transfer.newness import check_is_new
 from transfer.pipeline import Work, run_pipeline
 from transfer.plan import Counters, ProgressCallback, RoundPlan, RoundResult
 from transfer.progress import Meter
@@ -81,6 +82,8 @@ class RoundRunner:
         audited, seed = 0, 0
         if plan.method == "changed-ranges" and layer is None:
             audited, seed = self._audit(plan, source, blocks())
+        if layer is None and plan.new_disk and not self._ledger.layers:
+            check_is_new(self._target)
         layer = self._begin(plan, layer, audited, seed)
         total = sum(one.length for one in blocks())
         lanes = open_lanes(

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from tests.transfer.disks import MIB, allocated, session, write_sparse
-from transfer import FileSource, Range, RoundPlan
+from transfer import FileSource, Progress, Range, RoundPlan
 from transfer.blocks import BLOCK
 
 LOG = logging.getLogger(__name__)
@@ -50,7 +50,9 @@ def test_a_new_disk_costs_no_journal_and_stays_sparse(tmp_path: Path) -> None:
     source = FileSource(_sparse_source(tmp_path, size))
     with session(tmp_path, target, size) as opened:
         plan = RoundPlan(1, "one", method="full", new_disk=True)
-        result = opened.apply_round(plan, source, source.allocated)
+        seen = list[Progress]()
+        result = opened.apply_round(plan, source, source.allocated, progress=seen.append)
+        assert seen[-1].bytes_done == seen[-1].bytes_total == result.bytes_done == size
         assert result.bytes_written == 12 * MIB
         assert result.journal_bytes < MIB
         assert allocated(target) <= 13 * MIB
@@ -77,8 +79,11 @@ def test_a_hole_in_the_source_becomes_a_hole_in_the_target(tmp_path: Path) -> No
     target.write_bytes(original)
     source = FileSource(write_sparse(tmp_path / "source", bytes(size)))
     with session(tmp_path, target, size) as opened:
-        result = opened.apply_round(RoundPlan(1, "one"), source, source.allocated)
+        seen = list[Progress]()
+        plan = RoundPlan(1, "one")
+        result = opened.apply_round(plan, source, source.allocated, progress=seen.append)
         assert result.bytes_zeroed == size
+        assert seen[-1].bytes_done == seen[-1].bytes_total == result.bytes_done == size
         assert result.bytes_read == 0
         assert allocated(target) == 0
         opened.roll_back()

@@ -12,6 +12,8 @@ import pytest
 from models.errors import (
     BaseUnavailable,
     BaseUntrusted,
+    DeviceFailed,
+    DiskMismatch,
     SourceChanged,
     SourceUnavailable,
     StateCorrupt,
@@ -131,11 +133,47 @@ def test_a_source_of_another_size_is_refused(site: Site) -> None:
     larger.close()
 
 
+def test_a_disk_with_data_is_not_taken_for_a_new_one(site: Site) -> None:
+    plan = RoundPlan(1, "one", method="full", new_disk=True)
+    with site.open() as opened, pytest.raises(DiskMismatch, match="holds data"):
+        opened.apply_round(plan, site.source, site.source.allocated)
+    assert site.target.read_bytes() == site.original
+
+
 def test_a_source_that_shrinks_stops_the_round_and_loses_nothing(site: Site) -> None:
     os.truncate(site.source.path, SIZE // 2)
     with site.open() as opened:
         with pytest.raises(SourceChanged, match="ends at byte"):
             opened.apply_round(PLAN, site.source, [Range(0, SIZE)])
+        opened.roll_back()
+    assert site.target.read_bytes() == site.original
+
+
+class TearingTarget(DeviceTarget):
+    """A disk that fails within a block, as a write that was cut off by a kill leaves it."""
+
+    def __init__(self, path: Path, size: int, writes_before_failure: int) -> None:
+        super().__init__(path, size)
+        self._left = writes_before_failure
+
+    def write(self, offset: int, view: memoryview) -> None:
+        """Write, or once write a part that ends within a block."""
+        self._left -= 1
+        if self._left == -1:
+            super().write(offset, view[: BLOCK // 2])
+            raise DeviceFailed("the disk failed")
+        super().write(offset, view)
+
+
+@pytest.mark.parametrize("writes", [0, 1, 3, 9, 20])
+def test_a_torn_block_keeps_the_old_content_that_was_saved_first(site: Site, writes: int) -> None:
+    tearing = TearingTarget(site.target, SIZE, writes)
+    opened = open_session(site.directory / "state", "disk-1", "run-1", tearing)
+    with opened, pytest.raises(DeviceFailed):
+        site.apply(opened)
+    with site.open() as opened:
+        site.apply(opened)
+        assert site.target.read_bytes() == site.wanted
         opened.roll_back()
     assert site.target.read_bytes() == site.original
 
