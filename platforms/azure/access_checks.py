@@ -91,10 +91,11 @@ class AccessChecks:
 
     def _permissions(self) -> Finding:
         source = self._source
-        wanted = {source.resource_group: list(MACHINE_ACTIONS)}
-        wanted.setdefault(snapshot_group(source), []).extend(SNAPSHOT_ACTIONS)
+        wanted = {source.resource_group.lower(): list(MACHINE_ACTIONS)}
+        wanted.setdefault(snapshot_group(source).lower(), []).extend(SNAPSHOT_ACTIONS)
         for group, actions in self._elsewhere():
-            wanted.setdefault(group, []).extend(actions)
+            known = wanted.setdefault(group, [])
+            known += [action for action in actions if action not in known]
         finding = Finding()
         for group, actions in wanted.items():
             try:
@@ -118,8 +119,8 @@ class AccessChecks:
         if self._machine is not None:
             ids += [(a.resource_id, "/networkInterfaces/") for a in self._machine.adapters]
         for resource_id, kind in ids:
-            group = parse_resource_id(resource_id).resource_group
-            if group.lower() != self._source.resource_group.lower():
+            group = parse_resource_id(resource_id).resource_group.lower()
+            if group != self._source.resource_group.lower():
                 yield group, [action for action in MACHINE_ACTIONS if kind in action]
 
     def _locks(self) -> Finding:

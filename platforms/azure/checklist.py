@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from models.errors import FailbackError, Stopped
 from models.machine import CheckResult, Verdict
+from platforms.azure.redaction import redacted
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +51,9 @@ class Checklist:
             raise
         except FailbackError as error:
             finding = Finding(problems=[error.message], advice=error.hint or advice)
+        except ValueError as error:
+            # An answer that is not Azure's, such as a proxy's page, or an id that is none.
+            finding = Finding(problems=[f"the answer makes no sense: {redacted(str(error))}"])
         words = finding.problems + finding.doubts or finding.seen
         clean = finding.verdict is Verdict.PASSED
         self.results.append(

@@ -1,5 +1,5 @@
-"""The SDK clients: one per subscription, shared by all threads, with the SDK's retries off because
-activities retry durably. Only endpoint, CA file, proxy and credential tell clouds apart.
+"""The SDK clients: one per subscription, shared by all threads. Refusals are not retried here,
+because activities retry durably. Only endpoint, CA file, proxy and credential tell clouds apart.
 """
 
 from __future__ import annotations
@@ -98,6 +98,12 @@ class Clients:
             "base_url": settings.base_url,
             "credential_scopes": list(settings.scopes),
             "polling_interval": settings.polling_interval_seconds,
-            "retry_total": 0,
+            # A connection that the other side closed while idle is worth a second try at once; what
+            # Azure answers is never tried again here, whatever `Retry-After` it carries.
+            "retry_total": 2,
+            "retry_connect": 2,
+            "retry_read": 1,
+            "retry_status": 0,
+            "retry_backoff_factor": 0.2,
             **self._transport,
         }

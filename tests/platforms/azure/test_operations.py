@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 import subprocess
@@ -81,6 +82,24 @@ def test_a_stopped_caller_leaves_the_token_and_another_resumes(cloud: Cloud) -> 
     assert posts() == 1
 
 
+def test_a_kept_token_holds_no_credential(cloud: Cloud, platform: AzurePlatform) -> None:
+    source = cloud.seed("token")
+    memory, stop = Memory(), threading.Event()
+    stop.set()
+    with pytest.raises(Stopped):
+        platform.deallocate(source, memory.call(stop))
+    content = base64.b64decode(memory.tokens["deallocate"]).decode()
+    assert "operations/" in content
+    assert "bearer" not in content.lower()
+    assert "authorization" not in content.lower()
+
+
+def test_a_connection_cut_once_is_not_worth_an_error(cloud: Cloud, platform: AzurePlatform) -> None:
+    source = cloud.seed("cut")
+    with cloud.misbehaving(operation="virtualMachines.instanceView", action="drop", times=1):
+        assert platform.power_state(source) == "running"
+
+
 def test_an_operation_azure_no_longer_knows_is_begun_again(
     cloud: Cloud, platform: AzurePlatform
 ) -> None:
@@ -145,9 +164,7 @@ def test_an_answer_lost_on_its_way_leaves_nothing_wrong(
     machine = machine_of(platform, source)
     names = {"os": "lostanswer-r1"}
     memory = Memory()
-    with cloud.misbehaving(
-        operation="snapshots.createOrUpdate", action="drop", when="after", times=1
-    ):
+    with cloud.misbehaving(operation="snapshots.createOrUpdate", action="drop", when="after"):
         with pytest.raises(AzureUnavailable):
             platform.take_snapshots(source, machine, names, TAGS, memory.call())
     assert platform.take_snapshots(source, machine, names, TAGS, memory.call())
