@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from lab.azure import seed
+from lab.azure import misbehave, seed
 from lab.azure.errors import ArmError
 from lab.azure.guests import Guests
 from lab.azure.http import Request, Response, json_response
@@ -31,6 +31,7 @@ from lab.azure.identity import Identity
 from lab.azure.library import Library
 from lab.azure.resources import DISKS, MACHINES, SNAPSHOTS, Resource, find
 from lab.azure.store import State, Store
+from lab.chaos import Chaos
 from lab.disks import Disk, DiskError
 
 
@@ -44,9 +45,11 @@ class Admin:
         guests: Guests,
         identity: Identity,
         change_settings: Callable[[dict[str, Any]], None],
+        chaos: Chaos,
     ) -> None:
         """Made once by the emulator."""
         self._change_settings = change_settings
+        self._chaos = chaos
         self._store = store
         self._library = library
         self._guests = guests
@@ -55,7 +58,7 @@ class Admin:
     def handle(self, request: Request) -> Response:
         """Answer one request."""
         if request.path == IDENTITY_PATH and request.method == "GET":
-            return self._identity.token(request)
+            return self._token(request)
         parts = request.path.strip("/").split("/")
         if parts[0] != "lab" or len(parts) not in (2, 3):
             return json_response(404, {"error": f"no such path: {request.path}"})
@@ -65,6 +68,15 @@ class Admin:
             return error.response()
         except (DiskError, seed.SeedError, ValueError, KeyError) as error:
             return json_response(400, {"error": f"{type(error).__name__}: {error}"})
+
+    def _token(self, request: Request) -> Response:
+        """A token, unless a rule for ``identity.token`` of ``azure-arm`` spoils it."""
+        action = self._chaos.consult("identity.token")
+        try:
+            misbehave.before_arm(action, self._chaos)
+        except ArmError as error:
+            return error.response()
+        return self._identity.token(request)
 
     def _dispatch(self, request: Request, subject: str, name: str) -> Response:
         match (request.method, subject):

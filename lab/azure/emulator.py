@@ -51,6 +51,8 @@ class Emulator:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise AlreadyRunningError(f"an emulator runs on {directory} already") from error
+        # Left over from a kill; whoever waits for it must wait for us.
+        (directory / READY_FILE).unlink(missing_ok=True)
         self.config = Config.load(directory)
         context = tls.server_context(directory)
         self.store = Store(directory / STATE_FILE)
@@ -80,7 +82,7 @@ class Emulator:
         data_chaos = Chaos(directory, "azure-data")
         export = ExportHost(self.store, self.library, data_chaos, self.config)
         change = partial(self.config.change, directory)
-        admin = Admin(self.store, self.library, self.guests, identity, change)
+        admin = Admin(self.store, self.library, self.guests, identity, change, chaos)
 
     def start(self) -> None:
         """Clean up after a kill, boot the guests, serve, and write the ready file."""

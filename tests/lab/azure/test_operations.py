@@ -6,6 +6,7 @@ import json
 import threading
 import time
 import urllib.error
+import urllib.request
 from typing import Any
 
 import pytest
@@ -247,3 +248,17 @@ def test_a_hanging_request_goes_on_when_the_rule_ends(cloud: Cloud) -> None:
     with pytest.raises((ServiceRequestError, ServiceResponseError)):
         send_once(cloud, "GET", "disks/hang-data")
     remover.join()
+
+
+def test_the_identity_can_fail_and_keeps_to_its_secret(cloud: Cloud) -> None:
+    environment = cloud.ready["environment"]
+    url = f"{environment['IDENTITY_ENDPOINT']}?api-version=2019-08-01&resource=x"
+    secret = {"X-IDENTITY-HEADER": environment["IDENTITY_HEADER"]}
+    cloud.chaos(operation="identity.token", action="fail", status=500, times=1)
+    for headers, status in ((secret, 500), ({"X-IDENTITY-HEADER": "guess"}, 401)):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(urllib.request.Request(url, headers=headers))
+        assert caught.value.code == status
+    answer = json.load(urllib.request.urlopen(urllib.request.Request(url, headers=secret)))
+    assert answer["token_type"] == "Bearer"
+    assert int(answer["expires_on"]) > time.time()
