@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from models.errors import all_error_classes
 from models.spec import parse_spec
 from starter import exits
-from starter.main import app
+from starter.main import app, run
 from starter.options import read_spec
 from tests.starter.conftest import BINARIES, failback, spec_text
 
@@ -23,11 +25,32 @@ COMMANDS = [
 ]
 
 
+@dataclass
+class Said:
+    """What a command said, run inside this process: for what ends before it needs Temporal."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Runs a command line without a process of its own."""
+
+    def call(*words: str) -> Said:
+        status = run(words)
+        return Said(status, *capsys.readouterr())
+
+    return call
+
+
+Here = Callable[..., Said]
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_teaches_with_an_example_and_what_to_do_next(command: str) -> None:
-    # Without ARGS worker and lab show their own help; `--help` goes to what they start.
-    arguments = [command] if command == "worker" else [command, "--help"]
-    text = failback(*arguments).stdout
+def test_help_teaches_with_an_example_and_what_to_do_next(here: Here, command: str) -> None:
+    text = here(command, "--help").stdout
     assert "Example:" in text
     assert f"failback {command}" in text
     assert "Next:" in text
@@ -77,10 +100,12 @@ def test_help_is_fast() -> None:
         (spec_text("a", sync={"interval": "soon"}), "is not a duration"),
     ],
 )
-def test_a_wrong_spec_is_one_clear_message(text: str, said: str, tmp_path: Path) -> None:
+def test_a_wrong_spec_is_one_clear_message(
+    here: Here, text: str, said: str, tmp_path: Path
+) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text(text)
-    done = failback("start", str(path))
+    done = here("start", str(path))
     assert done.returncode == 2
     assert done.stderr.startswith("FB-SPEC: ")
     assert said in done.stderr
@@ -88,13 +113,15 @@ def test_a_wrong_spec_is_one_clear_message(text: str, said: str, tmp_path: Path)
     assert done.stdout == ""
 
 
-def test_a_spec_that_is_not_there_or_not_text_is_one_clear_message(tmp_path: Path) -> None:
-    assert "No such file" in failback("check", str(tmp_path / "no.yaml")).stderr
+def test_a_spec_that_is_not_there_or_not_text_is_one_clear_message(
+    here: Here, tmp_path: Path
+) -> None:
+    assert "No such file" in here("check", str(tmp_path / "no.yaml")).stderr
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
-    assert "it is not text" in failback("check", str(binary)).stderr
+    assert "it is not text" in here("check", str(binary)).stderr
     for command in ("check", "doctor"):
-        assert failback(command, str(tmp_path)).returncode == 2
+        assert here(command, str(tmp_path)).returncode == 2
 
 
 def test_errors_are_json_too() -> None:
@@ -147,15 +174,15 @@ def test_a_missing_profile_is_a_configuration_error() -> None:
     assert done.stderr.startswith("FB-CONFIG: ")
 
 
-def test_commit_without_a_person_needs_yes() -> None:
-    done = failback("commit", "app01")
+def test_commit_without_a_person_needs_yes(here: Here) -> None:
+    done = here("commit", "app01")
     assert done.returncode == 2
     assert "--yes" in done.stderr
 
 
 @pytest.mark.parametrize("rate", ["fast", "0", "-5", "MiB"])
-def test_a_wrong_rate_is_refused(rate: str) -> None:
-    assert failback("limit", "app01", "--", rate).returncode == 2
+def test_a_wrong_rate_is_refused(here: Here, rate: str) -> None:
+    assert here("limit", "app01", "--", rate).returncode == 2
 
 
 def test_completion_can_be_installed_and_proposes_commands() -> None:
@@ -203,8 +230,8 @@ def test_the_schema_is_a_schema_and_accepts_what_the_parser_accepts(tmp_path: Pa
     assert json.loads(schema.read_text())["$id"] == "urn:failback:spec:v1"
 
 
-def test_every_field_of_the_schema_is_described() -> None:
-    schema = json.loads(failback("schema").stdout)
+def test_every_field_of_the_schema_is_described(here: Here) -> None:
+    schema = json.loads(here("schema").stdout)
     bare = [
         f"{owner}.{name}"
         for owner, model in {"spec": schema, **schema["$defs"]}.items()
@@ -215,8 +242,8 @@ def test_every_field_of_the_schema_is_described() -> None:
     assert all("Check." in name or name == "spec.validation" for name in bare), bare
 
 
-def test_no_schema_of_anything_else() -> None:
-    assert failback("schema", "status").returncode == 2
+def test_no_schema_of_anything_else(here: Here) -> None:
+    assert here("schema", "status").returncode == 2
 
 
 def test_a_reader_that_goes_away_is_no_traceback() -> None:
@@ -226,8 +253,8 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_message_that_is_too_long_is_one_clear_message() -> None:
-    done = failback("pause", "app01", "--reason", "x" * 3000)
+def test_a_message_that_is_too_long_is_one_clear_message(here: Here) -> None:
+    done = here("pause", "app01", "--reason", "x" * 3000)
     assert done.returncode == 2
     assert "--reason: " in done.stderr
 
