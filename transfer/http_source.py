@@ -85,6 +85,7 @@ class HttpRangeSource:
         self._busy: set[RangeConnection] = set()
         self._address, self._renewals = split_address(url(False)), 0
         self._etag = ""
+        self._served = 0
         self._resume_at = 0.0
         self.size = size if size is not None else self._ask_size()
 
@@ -196,13 +197,15 @@ class HttpRangeSource:
         first, last, size = (int(part) for part in found.groups()) if found else (-1, -1, -1)
         with self._lock:
             self.size = self.size or size
+            # What is served may be longer than the disk: Azure puts a VHD's footer behind it.
+            self._served = self._served or size
             etag = answer.headers.get("ETag", "")
             self._etag = self._etag or etag
             changed = etag != self._etag
-        if size != self.size or changed:
+        if size < self.size or size != self._served or changed:
             raise SourceChanged(
                 f"The disk at {self._address.hostname} was changed while it was read: "
-                f"it had {self.size} bytes, now {size}.",
+                f"it had {max(self.size, self._served)} bytes, now {size}.",
                 hint="A round must read a snapshot, not a disk in use.",
             )
         served = int(answer.headers.get("Content-Length") or -1)
