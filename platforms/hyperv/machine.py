@@ -49,9 +49,8 @@ def create(
     disks = _make_disks(host, found, machine, call)
     _place_disks(host, found, machine, call)
     _make_adapters(host, found, machine, call)
-    if not same_name(found.name, machine.name):
-        _refuse_taken_name(host, machine.name, call)
-        host.ask(f"name {machine.name!r}", scripts.rename_machine(found.id, machine.name), call)
+    _name(host, found, machine, call)
+    _settle_marks(host, found.id, spec, machine, run_id, call)
     return machine.model_copy(
         update={
             "machine_id": found.id,
@@ -74,7 +73,7 @@ def delete(
     """
     planned = {disk.path.casefold() for disk in machine.disks if disk.created}
     for found in own_machines(host.overview(call), spec.machine, run_id):
-        files = [path for path in created_disks(found.notes) if path.casefold() in planned]
+        files = [path for path in _own_files(found) if path.casefold() in planned]
         remove(host, spec, found, files, run_id, call)
 
 
@@ -166,7 +165,7 @@ def _configure(
 def _claim_disks(host: Host, machine_id: str, machine: OnPremisesMachine, call: Call) -> Machine:
     """Write the claims of all disks into the notes, after seeing that no file is in the way."""
     found = host.machine(machine_id, call)
-    claimed = {path.casefold() for path in created_disks(found.notes)}
+    claimed = {path.casefold() for path in _own_files(found)}
     new = [disk.path for disk in machine.disks if disk.path.casefold() not in claimed]
     taken = host.existing(new, call)
     if taken:
@@ -253,6 +252,42 @@ def _make_adapters(host: Host, found: Machine, machine: OnPremisesMachine, call:
     now = host.machine(found.id, call)
     for wanted in machine.adapters:
         connect(host, now, wanted.name, wanted.switch, call)
+
+
+def _name(host: Host, found: Machine, machine: OnPremisesMachine, call: Call) -> None:
+    bearers = host.ids_of(machine.name, call)
+    if found.id in bearers:
+        return
+    _refuse_taken_name(host, machine.name, call)
+    host.ask(f"name {machine.name!r}", scripts.rename_machine(found.id, machine.name), call)
+
+
+def _settle_marks(
+    host: Host,
+    machine_id: str,
+    spec: FailbackSpec,
+    machine: OnPremisesMachine,
+    run_id: str,
+    call: Call,
+) -> None:
+    """See that every mark stands. A command that a killed attempt had under way may have ended
+    late and have put older notes back."""
+    notes = host.machine(machine_id, call).notes
+    claims = [disk_line(disk.path) for disk in machine.disks]
+    settled = with_lines(notes, [Creation(run_id, spec.machine).line, *claims])
+    if settled != notes:
+        host.ask(f"mark {machine.name!r}", scripts.set_notes(machine_id, settled), call)
+
+
+def _own_files(found: Machine) -> list[str]:
+    """Disk files that a run made for its own machine: claimed in the notes, or already in it, where
+    nothing is put but what was claimed."""
+    claimed = created_disks(found.notes)
+    present = {path.casefold() for path in claimed}
+    return [
+        *claimed,
+        *(drive.path for drive in found.drives if drive.path.casefold() not in present),
+    ]
 
 
 def _refuse_taken_name(host: Host, name: str, call: Call) -> None:

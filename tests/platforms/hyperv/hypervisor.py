@@ -5,7 +5,6 @@ Machines are put into its memory before it starts, in states that no script of o
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from lab import chaos
 from lab.hyperv.model import Drive, HostState, Image, Machine, Store
 from lab.hyperv.seed import READY_FILE, create_host
 from lab.hyperv.storage import key, write_vhd
@@ -108,6 +108,10 @@ class Hypervisor:
         self._process.send_signal(signal.SIGTERM)
         self._process.wait(20)
 
+    def misbehave(self, operation: str, action: str, **rule: Any) -> str:
+        """Let the host do wrong from now on; returns the rule's id."""
+        return chaos.add(self.directory, {"operation": operation, "action": action, **rule})
+
     def now(self) -> HostState:
         """What it remembers at this moment."""
         return HostState.model_validate_json(
@@ -145,6 +149,11 @@ def spec(name: str, **target: Any) -> FailbackSpec:
     )
 
 
+def alternate(name: str, **target: Any) -> FailbackSpec:
+    """A spec that creates this machine on `hv1`."""
+    return spec(name, **{"location": "alternate", "storage_path": "D:\\New", **target})
+
+
 def cloud(*sizes: int, generation: int = 2, **fields: Any) -> CloudMachine:
     """A machine in Azure with an OS disk and data disks of these sizes."""
     return CloudMachine(
@@ -172,8 +181,3 @@ def cloud(*sizes: int, generation: int = 2, **fields: Any) -> CloudMachine:
             **fields,
         }
     )
-
-
-def environment() -> dict[str, str]:
-    """For child processes of tests."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

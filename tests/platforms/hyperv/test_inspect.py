@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 
 from lab.hyperv.model import Adapter, Checkpoint
@@ -12,13 +9,13 @@ from models.machine import CloudMachine, OnPremisesReport, Verdict
 from models.spec import FailbackSpec
 from platforms.base import Call
 from platforms.hyperv import HyperVPlatform
-from tests.platforms.hyperv.hypervisor import GIB, MIB, MOVER, Hypervisor, cloud, spec
+from tests.platforms.hyperv.hypervisor import GIB, MIB, MOVER, Hypervisor, alternate, cloud, spec
 
 P = "FB-CHK-HYPERV-"
 EXISTING = (16 * MIB, 8 * MIB)
 
 
-def _seed(hypervisor: Hypervisor) -> None:
+def seed(hypervisor: Hypervisor) -> None:
     simple = hypervisor.simple
     simple("good", *EXISTING)
     simple("running", state="Running")
@@ -44,24 +41,6 @@ def _seed(hypervisor: Hypervisor) -> None:
     hypervisor.disk("D:\\New\\taken\\taken-os.vhdx")
 
 
-@pytest.fixture(scope="module")
-def hypervisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hypervisor]:
-    host = Hypervisor(tmp_path_factory.mktemp("hyperv"))
-    _seed(host)
-    host.start()
-    yield host
-    host.stop()
-
-
-@pytest.fixture(scope="module")
-def platform(hypervisor: Hypervisor) -> HyperVPlatform:
-    return hypervisor.platform()
-
-
-def _new(name: str, **target: Any) -> FailbackSpec:
-    return spec(name, **{"location": "alternate", "storage_path": "D:\\New", **target})
-
-
 def _codes(report: OnPremisesReport, verdict: Verdict) -> list[str]:
     return [check.code for check in report.checks if check.verdict is verdict]
 
@@ -84,7 +63,7 @@ def test_preflight_touches_nothing(platform: HyperVPlatform, hypervisor: Hypervi
     files = sorted(str(path) for path in (hypervisor.directory / "hyperv").rglob("*"))
     for name in ("good", "running", "missing disk"):
         platform.inspect(spec(name), cloud(*EXISTING), MOVER, Call())
-    platform.inspect(_new("fresh"), cloud(*EXISTING), MOVER, Call())
+    platform.inspect(alternate("fresh"), cloud(*EXISTING), MOVER, Call())
     assert hypervisor.now() == before
     assert sorted(str(path) for path in (hypervisor.directory / "hyperv").rglob("*")) == files
 
@@ -119,15 +98,15 @@ CASES: list[tuple[str, FailbackSpec, CloudMachine | None, set[str]]] = [
         ONE,
         {"SWITCH"},
     ),
-    ("name is taken", _new("good"), ONE, {"NAME"}),
-    ("relative path", _new("n1", storage_path="New"), ONE, {"STORAGE"}),
-    ("file in the way", _new("taken"), ONE, {"FILE-EXISTS"}),
-    ("no space", _new("n2"), cloud(60 * GIB), {"SPACE"}),
-    ("no volume", _new("n3", storage_path="X:\\New"), ONE, {"SPACE"}),
-    ("no switch for subnet", _new("n4", switches={"LAN": "WAN"}), ONE, {"SWITCH"}),
-    ("size unknown", _new("n5"), cloud(MIB, processors=None), {"MACHINE-SIZE"}),
-    ("vhd on generation 2", _new("n6", disks={"os": "D:\\a.vhd"}), ONE, {"DISK-FORMAT"}),
-    ("adapter not made", _new("n7", adapters=[{"name": "Second"}]), ONE, {"ADAPTER"}),
+    ("name is taken", alternate("good"), ONE, {"NAME"}),
+    ("relative path", alternate("n1", storage_path="New"), ONE, {"STORAGE"}),
+    ("file in the way", alternate("taken"), ONE, {"FILE-EXISTS"}),
+    ("no space", alternate("n2"), cloud(60 * GIB), {"SPACE"}),
+    ("no volume", alternate("n3", storage_path="X:\\New"), ONE, {"SPACE"}),
+    ("no switch for subnet", alternate("n4", switches={"LAN": "WAN"}), ONE, {"SWITCH"}),
+    ("size unknown", alternate("n5"), cloud(MIB, processors=None), {"MACHINE-SIZE"}),
+    ("vhd on generation 2", alternate("n6", disks={"os": "D:\\a.vhd"}), ONE, {"DISK-FORMAT"}),
+    ("adapter not made", alternate("n7", adapters=[{"name": "Second"}]), ONE, {"ADAPTER"}),
 ]
 
 
@@ -173,7 +152,7 @@ def test_a_mover_without_places_is_found(hypervisor: Hypervisor) -> None:
 
 def test_a_machine_to_be_created_is_planned_in_full(platform: HyperVPlatform) -> None:
     shape = cloud(16 * MIB, 8 * MIB, 4 * MIB)
-    report = platform.inspect(_new("fresh"), shape, MOVER, Call())
+    report = platform.inspect(alternate("fresh"), shape, MOVER, Call())
     assert _codes(report, Verdict.FAILED) == []
     machine = report.machine
     assert machine is not None
