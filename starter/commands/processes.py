@@ -6,7 +6,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-import subprocess
 import sys
 from typing import Annotated
 
@@ -74,10 +73,13 @@ def demo(context: typer.Context, arguments: Arguments = None) -> int:
     Next: with --interactive, say `failback run-failover` and `failback commit` from a second
     terminal. `failback lab up` leaves the emulators running to play with.
     """
-    return _lab(context, ["demo"], list(arguments or []), bare=True)
+    words = list(arguments or [])
+    if words in (["--help"], ["-h"]):
+        typer.echo(context.get_help())
+    return _become_lab(["demo", *words])
 
 
-def lab(context: typer.Context, arguments: Arguments = None) -> int:
+def lab(arguments: Arguments = None) -> int:
     """Run the emulators of Azure and Hyper-V, and make them misbehave.
 
     Example:
@@ -86,25 +88,22 @@ def lab(context: typer.Context, arguments: Arguments = None) -> int:
 
     Next: `failback check` with the spec that `lab up` prints.
     """
-    return _lab(context, [], list(arguments or []), bare=False)
+    # Its own help says which words there are and how to make trouble.
+    return _become_lab(list(arguments or ["--help"]))
 
 
-def _lab(context: typer.Context, prefix: list[str], words: list[str], *, bare: bool) -> int:
-    """Run `python -m lab`. `bare`: it does its work without further words."""
+def _become_lab(words: list[str]) -> int:
+    """Go on as `python -m lab`, in this process's place: signals, terminal and exit status are then
+    the lab's own.
+
+    Raises:
+        InvalidConfiguration: This installation has no lab.
+    """
     if importlib.util.find_spec("lab") is None:
         raise InvalidConfiguration(
             "The lab is not part of this installation.",
             hint="It comes with a checkout of the project: `make setup` installs what it needs.",
         )
-    command = [sys.executable, "-m", "lab", *prefix, *words]
-    asks_help = words in (["--help"], ["-h"])
-    if asks_help or (not words and not bare):
-        typer.echo(context.get_help())
-        sys.stdout.flush()
-        return subprocess.run(
-            [sys.executable, "-m", "lab", *prefix, "--help"], check=False
-        ).returncode
-    # In this process's place: signals, terminal and exit status are then the lab's own.
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, command)
+    os.execv(sys.executable, [sys.executable, "-m", "lab", *words])

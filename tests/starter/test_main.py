@@ -48,7 +48,7 @@ def here(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
 Here = Callable[..., Said]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("demo", "lab")])
 def test_help_teaches_with_an_example_and_what_to_do_next(here: Here, command: str) -> None:
     text = here(command, "--help").stdout
     assert "Example:" in text
@@ -257,6 +257,25 @@ def test_a_message_that_is_too_long_is_one_clear_message(here: Here) -> None:
     done = here("pause", "app01", "--reason", "x" * 3000)
     assert done.returncode == 2
     assert "--reason: " in done.stderr
+
+
+def test_the_labs_help_comes_from_the_lab_itself() -> None:
+    for words in (["lab", "--help"], ["lab"]):
+        shown = failback(*words)
+        assert shown.returncode == 0
+        assert "failback lab up" in shown.stdout
+        assert "misbehave" in shown.stdout
+
+
+def test_the_demos_help_teaches_and_lists_the_options_of_the_lab() -> None:
+    shown = failback("demo", "--help")
+    assert shown.returncode == 0
+    assert "Example:" in shown.stdout
+    assert shown.stdout.count("--interactive") >= 2
+
+
+def test_the_labs_exit_status_is_passed_on() -> None:
+    assert failback("lab", "nonsense").returncode == 2
 
 
 def test_a_worker_gets_its_own_options() -> None:
