@@ -10,7 +10,10 @@ import sys
 import time
 from pathlib import Path
 
-from tests.transfer.disks import MIB, allocated, session, write_sparse
+import pytest
+
+from models.errors import SourceUnavailable
+from tests.transfer.disks import MIB, FailingSource, allocated, session, write_sparse
 from transfer import FileSource, Progress, Range, RoundPlan
 from transfer.blocks import BLOCK
 
@@ -70,6 +73,34 @@ def _sparse_source(tmp_path: Path, size: int) -> Path:
         os.pwrite(file.fileno(), random.Random(7).randbytes(12 * MIB), 40 * MIB)
         os.pwrite(file.fileno(), bytes(8 * MIB), 100 * MIB)
     return path
+
+
+def test_the_root_after_a_resumed_round_covers_what_came_before(tmp_path: Path) -> None:
+    """16 GiB have four upper nodes in the manifest: two of them are of the attempt that failed."""
+    size = 16 * 1024 * MIB
+    source_path = write_sparse(tmp_path / "source", b"")
+    os.truncate(source_path, size)
+    with source_path.open("r+b") as file:
+        for place in range(8):
+            os.pwrite(file.fileno(), random.Random(place).randbytes(MIB), place * 2048 * MIB)
+    roots = set[str]()
+    for run, reads in (("straight", 1000), ("resumed", 70)):
+        target = write_sparse(tmp_path / f"target-{run}", b"")
+        os.truncate(target, size)
+        source = FailingSource(source_path, reads, SourceUnavailable("the wire is cut"))
+        plan = RoundPlan(1, "one", extent_bytes=MIB, in_flight_bytes=2 * MIB)
+        (tmp_path / run).mkdir()
+        with session(tmp_path / run, target, size) as opened:
+            if run == "resumed":
+                with pytest.raises(SourceUnavailable):
+                    opened.apply_round(plan, source, source.allocated)
+        whole = FileSource(source_path)
+        with session(tmp_path / run, target, size) as opened:
+            roots.add(opened.apply_round(plan, whole, whole.allocated).root)
+            opened.verify_all(source=whole, ranges=whole.allocated)
+        whole.close()
+        source.close()
+    assert len(roots) == 1
 
 
 def test_a_hole_in_the_source_becomes_a_hole_in_the_target(tmp_path: Path) -> None:
