@@ -131,7 +131,8 @@ def _build_host(
         (directory / "hyperv" / "volumes" / volume).mkdir(parents=True, exist_ok=True)
     (directory / "hyperv" / "volumes" / "D" / "Hyper-V").mkdir(exist_ok=True)
     Store.create(directory, state)
-    hyperv.create_vm(directory, world.mover, generation=2, state="Running", mover=True)
+    # Generation 1 takes VHD and VHDX; a mover of generation 2 could not hold a VHD.
+    hyperv.create_vm(directory, world.mover, generation=1, state="Running", mover=True)
     if not world.original:
         return
     disks: list[dict[str, Any]] = []

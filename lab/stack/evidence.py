@@ -20,6 +20,7 @@ from lab.records import Disk
 from lab.stack.errors import LabError
 
 CHUNK = 1 << 20
+_KEPT_BY_MOVER = ("generation", "lock")
 _ZEROS = bytes(CHUNK)
 
 
@@ -121,9 +122,14 @@ class Evidence:
         return {f"azure {kind}": things for kind, things in leftovers(state).items()}
 
     def _mover_files(self) -> list[str]:
+        """Journals and ledgers. What says who writes next, and the manifest, are meant to stay."""
         root = self._directory / "mover-state"
         files = (path for path in root.rglob("*") if path.is_file())
-        return sorted(str(path.relative_to(root)) for path in files)
+        return sorted(
+            str(path.relative_to(root))
+            for path in files
+            if path.name not in _KEPT_BY_MOVER and not path.name.startswith("manifest")
+        )
 
     # --- the guest ----------------------------------------------------------------------------
 

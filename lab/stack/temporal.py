@@ -6,6 +6,7 @@ comes through its HTTP interface or its own command line, neither of which needs
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -106,7 +107,11 @@ class Temporal:
         if not runs:
             return ""
         fields = (runs[0].get("searchAttributes") or {}).get("indexedFields") or {}
-        return str(fields.get(attribute) or "")
+        value = fields.get(attribute)
+        if isinstance(value, dict):
+            # Here, and only here, the interface leaves a payload as it is.
+            value = json.loads(base64.b64decode(value["data"]))
+        return str(value or "")
 
     def describe(self, workflow_id: str) -> dict[str, Any]:
         """What the server knows of a run: also while no worker lives, and after its end.
