@@ -83,6 +83,11 @@ class Cloud:
         self.ready = json.loads((self.directory / "azure.ready").read_text())
         os.environ.update(self.ready["environment"])
 
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
     def stop(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)

@@ -16,7 +16,7 @@ import pytest
 from lab import chaos
 from models.errors import AzureDenied, AzureThrottled, AzureUnavailable, FailbackError, Stopped
 from platforms.azure import AzurePlatform
-from tests.platforms.azure.cloud import TAGS, Cloud, Memory, machine_of
+from tests.platforms.azure.cloud import QUICK, TAGS, Cloud, Memory, machine_of
 from tests.waiting import wait_until
 
 CALLER = """
@@ -187,3 +187,44 @@ def test_an_operation_without_end_is_given_up_and_runs_on(cloud: Cloud) -> None:
         with pytest.raises(AzureUnavailable, match="not done in time"):
             platform.deallocate(source, Memory().call())
     wait_until(lambda: platform.power_state(source) == "deallocated", 10)
+
+
+def test_a_service_killed_in_mid_operation_is_found_again(tmp_path: Path) -> None:
+    cloud = Cloud(tmp_path, latency={**QUICK["latency"], "vm": 1.0})
+    cloud.start()
+    try:
+        platform = cloud.platform()
+        source = cloud.seed("surviving")
+        machine = machine_of(platform, source)
+        memory = Memory()
+        posts = cloud.count("virtualMachines.deallocate")
+
+        def deallocate() -> bool:
+            """One attempt, as an activity makes it; whether it was the last."""
+            try:
+                platform.deallocate(source, memory.call())
+            except FailbackError as failure:
+                failures.append(failure)
+                return False
+            return True
+
+        failures: list[FailbackError] = []
+        done = threading.Event()
+
+        def attempts() -> None:
+            wait_until(deallocate, 60)
+            done.set()
+
+        thread = threading.Thread(target=attempts)
+        thread.start()
+        wait_until(lambda: memory.tokens, 20)
+        cloud.kill()
+        cloud.start()
+        assert done.wait(60)
+        thread.join()
+        assert all(failure.retryable for failure in failures), failures
+        assert posts() == 1
+        assert platform.power_state(source) == "deallocated"
+        assert machine_of(platform, source).vm_id == machine.vm_id
+    finally:
+        cloud.stop()
