@@ -20,7 +20,7 @@ def state_page(state: RunState) -> RenderableType:
         parts.append(blocked_panel(state))
     parts.append(_timeline(state))
     if state.checks:
-        parts.append(render.checks_table(state.checks))
+        parts.append(render.checks_summary(state.checks))
     if state.rounds:
         parts.append(rounds_table(state))
     if state.health:

@@ -110,15 +110,22 @@ def details_markdown(spec: FailbackSpec, by: str) -> str:
 
 def checks_table(checks: Sequence[CheckResult]) -> RenderableType:
     """Every preflight check: verdict, what was seen, what to do."""
-    table = Table(title="Preflight", title_justify="left", show_lines=False, expand=False)
-    table.add_column("Check", overflow="fold")
+    table = Table(title="Preflight", title_justify="left")
     table.add_column("Verdict", no_wrap=True)
-    table.add_column("Seen", overflow="fold")
-    table.add_column("What to do", overflow="fold")
+    table.add_column("Check", overflow="fold", max_width=36)
+    table.add_column("Seen, and what to do", overflow="fold")
     for check in checks:
         name = escape(check.name) + (f"\n[dim]{escape(check.code)}[/dim]" if check.code else "")
-        table.add_row(name, _VERDICTS[check.verdict], escape(check.seen), escape(check.advice))
+        seen = escape(check.seen) + (f"\n→ {escape(check.advice)}" if check.advice else "")
+        table.add_row(_VERDICTS[check.verdict], name, seen)
     return table
+
+
+def checks_summary(checks: Sequence[CheckResult]) -> RenderableType:
+    """How many checks hold, and in full only those that do not or that warn."""
+    notable = [check for check in checks if check.verdict is not Verdict.PASSED]
+    hold = f"[green]{len(checks) - len(notable)} of {len(checks)} checks hold.[/green]"
+    return Group(hold, checks_table(notable)) if notable else hold
 
 
 def started(spec: FailbackSpec) -> str:

@@ -114,7 +114,7 @@ async def _start(
     await _refuse_second_run(client, spec)
     report = await _preflight(client, spec, timeout)
     if not as_json:
-        say(render.direction_panel(spec), render.checks_table(report.checks))
+        say(render.direction_panel(spec), render.checks_summary(report.checks))
     if not report.passed:
         problem = _failed(spec, report)
         if as_json:
