@@ -138,10 +138,11 @@ class Hypervisor:
 
 
 def spec(name: str, **target: Any) -> FailbackSpec:
-    """A spec that brings this machine home to `hv1`."""
+    """A spec that brings this machine home to `hv1`; the machine's own name is plain letters."""
+    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in name).strip("-")
     return FailbackSpec.model_validate(
         {
-            "machine": "".join(c if c.isascii() and c.isalnum() else "-" for c in name) or "m",
+            "machine": plain,
             "azure": {"subscription_id": "s", "resource_group": "g", "vm": name},
             "on_premises": {"host": "hv1", "vm": name, **target},
             "mover": MOVER,
