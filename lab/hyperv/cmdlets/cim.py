@@ -342,24 +342,6 @@ def parse_instance(text: str) -> dict[str, list[str]]:
     return values
 
 
-def serialize(instance: PSObject) -> str:
-    """An instance in CIM's XML, as CimSerializer and GetText(1) write it."""
-    root = ElementTree.Element("INSTANCE", CLASSNAME=class_name_of(instance))
-    for name, value in instance.properties.items():
-        if value is None or isinstance(value, PSObject):
-            continue
-        kind = "uint16" if isinstance(value, int) else "string"
-        kind = "boolean" if isinstance(value, bool) else kind
-        if isinstance(value, list):
-            element = ElementTree.SubElement(root, "PROPERTY.ARRAY", NAME=name, TYPE=kind)
-            holder = ElementTree.SubElement(element, "VALUE.ARRAY")
-        else:
-            holder = ElementTree.SubElement(root, "PROPERTY", NAME=name, TYPE=kind)
-        for item in as_list(value):
-            ElementTree.SubElement(holder, "VALUE").text = to_string(item)
-    return ElementTree.tostring(root, encoding="unicode")
-
-
 CMDLETS: dict[str, Implementation] = {
     "Get-CimInstance": _get_instances,
     "Get-CimAssociatedInstance": _get_associated,

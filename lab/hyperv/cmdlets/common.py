@@ -34,7 +34,6 @@ _TAKES = {
     "VMNetworkAdapter": "VMNetworkAdapter",
     "VMSwitch": "VMSwitch",
     "VMFirmware": "VMFirmware",
-    "VirtualHardDisk": "Path",
 }
 _BY_NAME = ("Name", "VMName", "Path", "InputObject")
 

@@ -6,7 +6,6 @@ from typing import Any
 from lab.hyperv.cmdlets.common import (
     Implementation,
     confirm,
-    machine_not_found,
     machines,
     matches,
     passed_through,
@@ -23,7 +22,6 @@ from lab.hyperv.host import Host, HostError
 from lab.hyperv.model import Adapter, Checkpoint, Machine
 from lab.hyperv.powershell.session import Invocation
 from lab.hyperv.powershell.values import CmdletError, Value, as_list, to_string
-from lab.hyperv.storage import StorageError
 
 
 def _get_vm(host: Host, invocation: Invocation) -> Iterable[Value]:
@@ -330,5 +328,3 @@ CMDLETS: dict[str, Implementation] = {
     "Get-VMFirmware": _get_firmware,
     "Set-VMFirmware": _set_firmware,
 }
-
-__all__ = ["CMDLETS", "StorageError", "machine_not_found"]

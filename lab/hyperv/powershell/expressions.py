@@ -146,8 +146,7 @@ class Expressions:
         return table
 
     def _script_block_expression(self, node: Node) -> ScriptBlock:
-        inner = next((c for c in node.named_children if c.type == "script_block"), node)
-        return ScriptBlock(inner, self.source)
+        return ScriptBlock(node, self.source)
 
     def _type_literal(self, node: Node) -> TypeReference:
         return TypeReference(
@@ -325,7 +324,6 @@ def assign(expressions: Expressions, target: Node, operator: str, value: Value) 
 
 
 _TYPE_NAMES = {
-    "string": "String",
     "int": "Int32",
     "int16": "Int16",
     "int32": "Int32",
@@ -359,6 +357,8 @@ def cast(target: str, value: Value) -> Value:
         return float(to_number(value))
     if base in ("bool", "boolean"):
         return to_bool(value)
+    if base == "string":
+        return to_string(value)
     if base == "datetime":
         return members.parse_date(to_string(value))
     name = _TYPE_NAMES.get(base)

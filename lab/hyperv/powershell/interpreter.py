@@ -179,7 +179,7 @@ class Interpreter:
         for item in piped:
             kind = item.type_name.split(".")[-1] if isinstance(item, PSObject) else "String"
             parameter = command.takes.get(kind) or command.takes.get("Object")
-            offered = {parameter: item} if parameter else {}
+            offered = {parameter: item} if parameter else _by_property_name(item)
             output += self._cmdlet_once(command, arguments, [item], offered)
         return output
 
@@ -216,6 +216,14 @@ class Interpreter:
         self.failed = True
         if action not in ("silentlycontinue", "ignore"):
             self.session.errors.append(record)
+
+
+def _by_property_name(item: Value) -> dict[str, Value]:
+    """What an object offers to parameters that bear its properties' names."""
+    if not isinstance(item, PSObject):
+        return {}
+    names = ("Path", "VMName", "Name")
+    return {name: item.properties[name] for name in names if name in item.properties}
 
 
 def _class_name(command: Command) -> str:

@@ -17,8 +17,8 @@ Node = tree_sitter.Node
 _LANGUAGE = tree_sitter.Language(tree_sitter_powershell.language())
 # Strings and comments, which must stay as they are, or a number with a size suffix.
 _SUFFIXED = re.compile(
-    r"""@'.*?'@|@".*?"@|'[^']*'|"(?:`.|[^"`])*"|<#.*?#>|\#[^\n]*|(?<![\w.-])\d+(?:KB|MB|GB|TB|PB)\b
-    """,
+    r"""@'.*?'@|@".*?"@|'[^']*'|"(?:`.|[^"`])*"|<#.*?#>|\#[^\n]*"""
+    r"|(?<![\w.-])\d+(?:KB|MB|GB|TB|PB)\b",
     re.DOTALL | re.IGNORECASE,
 )
 # One child only: the grammar's ladder of precedences, of no meaning by itself.
