@@ -62,7 +62,8 @@ class _ShellGone(Exception):
 class Connection:
     """One session with one open shell. Not safe for use by two threads at once."""
 
-    def __init__(self, host: HyperVHost) -> None:
+    def __init__(self, name: str, host: HyperVHost) -> None:
+        self._name = name
         self._host = host
         self._shell: str | None = None
         self.used_at = 0.0
@@ -91,7 +92,7 @@ class Connection:
             command = self._begin(script)
             return self._receive(command, deadline, stop)
         except _PROTOCOL_ERRORS as error:
-            raise errors.from_transport(self._host.name, self._host.endpoint, error) from error
+            raise errors.from_transport(self._name, self._host.endpoint, error) from error
 
     def close(self) -> None:
         """Close the shell if the host still listens, and the session in any case."""
@@ -136,11 +137,11 @@ class Connection:
         while True:
             if stop is not None and stop.is_set():
                 self._terminate(command)
-                raise Stopped(f"A script on {self._host.name} was told to stop.")
+                raise Stopped(f"A script on {self._name} was told to stop.")
             if time.monotonic() > deadline:
                 self._terminate(command)
                 raise HypervisorFailed(
-                    f"A script on {self._host.name} did not end in time.",
+                    f"A script on {self._name} did not end in time.",
                     hint="Look at the host's load and its Hyper-V event log.",
                 )
             try:
@@ -163,7 +164,8 @@ class Connection:
 class ConnectionPool:
     """Connections to one host, lent one script at a time."""
 
-    def __init__(self, host: HyperVHost) -> None:
+    def __init__(self, name: str, host: HyperVHost) -> None:
+        self._name = name
         self._host = host
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
@@ -192,7 +194,7 @@ class ConnectionPool:
         deadline = time.monotonic() + limit
         if not self._places.acquire(timeout=limit):
             raise HypervisorFailed(
-                f"No connection to {self._host.name} became free in time to {action}.",
+                f"No connection to {self._name} became free in time to {action}.",
                 hint="Raise the host's connections.",
             )
         try:
@@ -209,12 +211,12 @@ class ConnectionPool:
             connection.close()
 
     def _run(self, script: str, deadline: float, stop: threading.Event | None) -> tuple[bytes, int]:
-        connection = self._take() or Connection(self._host)
+        connection = self._take() or Connection(self._name, self._host)
         try:
             result = connection.run(script, deadline, stop)
         except _ShellGone:
             connection.abandon()
-            connection = Connection(self._host)
+            connection = Connection(self._name, self._host)
             try:
                 result = connection.run(script, deadline, stop)
             except BaseException:
@@ -253,14 +255,14 @@ class ConnectionPool:
         try:
             answer = json.loads(line)
         except ValueError:
-            _log.debug("no result from %s (exit code %s): %s", self._host.name, code, text[:500])
+            _log.debug("no result from %s (exit code %s): %s", self._name, code, text[:500])
             raise HypervisorFailed(
-                f"{self._host.name} gave no result when asked to {action} (exit code {code}): "
+                f"{self._name} gave no result when asked to {action} (exit code {code}): "
                 f"{text.strip()[:200] or 'no output'}",
                 hint="See that Windows PowerShell 5.1 runs scripts on the host for this account.",
             ) from None
         if answer.get("ok") is not True:
-            raise errors.from_script(self._host.name, action, answer)
+            raise errors.from_script(self._name, action, answer)
         return answer.get("data")
 
 

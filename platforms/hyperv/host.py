@@ -32,7 +32,7 @@ class Host:
         self.name = name
         self.settings = settings
         self.mover_lock = threading.Lock()
-        self._pool = ConnectionPool(settings)
+        self._pool = ConnectionPool(name, settings)
 
     def close(self) -> None:
         """Close idle connections."""

@@ -116,11 +116,6 @@ class HyperVHost:
         """Whether WS-Man messages are encrypted one by one, because TLS does not."""
         return self.endpoint.startswith("http://")
 
-    @property
-    def name(self) -> str:
-        """The host part of the endpoint, for messages."""
-        return urlsplit(self.endpoint).hostname or self.endpoint
-
     def mover_vm(self, mover: str) -> str:
         """The name of the virtual machine that a mover runs in."""
         return self.mover_vms.get(mover, mover)
