@@ -27,6 +27,7 @@ from lab.records import (
     pack_boot_block,
     pack_layout,
 )
+from lab.sparse import copy_file
 
 MIB = 1 << 20
 DEFAULT_RECORDS_BYTES = 32 * MIB
@@ -136,28 +137,10 @@ def import_disk(source: Path, image: Path) -> int:
         raise ImageError(f"{source} is empty")
     image.parent.mkdir(parents=True, exist_ok=True)
     whole = -(-size // MIB) * MIB
-    with source.open("rb") as file, image.open("wb") as copy:
-        copy.truncate(whole)
-        for start, end in _data_runs(file.fileno(), size):
-            file.seek(start)
-            copy.seek(start)
-            for at in range(start, end, MIB):
-                copy.write(file.read(min(MIB, end - at)))
+    copy_file(source, image)
+    os.truncate(image, size)
+    os.truncate(image, whole)
     return whole
-
-
-def _data_runs(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
-    """The (start, end) of what is allocated in the first `size` bytes."""
-    at = 0
-    while at < size:
-        try:
-            start = os.lseek(descriptor, at, os.SEEK_DATA)
-        except OSError:
-            return  # nothing but a hole up to the end
-        if start >= size:
-            return
-        at = min(os.lseek(descriptor, start, os.SEEK_HOLE), size)
-        yield start, at
 
 
 def _write_guest_files(

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 from lab.records import Disk
+from lab.sparse import SparseFile
 
 BLOCK = 64 * 1024
 """Bytes that a differencing disk copies at once."""
@@ -16,7 +17,7 @@ class ImageDisk:
     """The first `size` bytes of a file; what follows them (a VHD's footer) is out of reach."""
 
     def __init__(self, file: Path, size: int) -> None:
-        self._descriptor = os.open(file, os.O_RDWR)
+        self._file = SparseFile(file)
         self._size = size
 
     @property
@@ -25,18 +26,15 @@ class ImageDisk:
 
     def read(self, offset: int, length: int) -> bytes:
         self._check(offset, length)
-        content = os.pread(self._descriptor, length, offset)
-        return content.ljust(length, b"\0")
+        return self._file.read(offset, length)
 
     def write(self, offset: int, data: bytes) -> None:
         self._check(offset, len(data))
-        os.pwrite(self._descriptor, data, offset)
+        self._file.write(offset, data)
 
     def clear(self, offset: int, length: int) -> None:
-        self.write(offset, bytes(length))
-
-    def close(self) -> None:
-        os.close(self._descriptor)
+        self._check(offset, length)
+        self._file.punch(offset, length)
 
     def _check(self, offset: int, length: int) -> None:
         if offset < 0 or offset + length > self._size:
@@ -102,7 +100,6 @@ class LayerDisk:
             self.parent.write(start, self._data.read(start, min(BLOCK, self.size - start)))
 
     def close(self) -> None:
-        self._data.close()
         os.close(self._map)
         close(self.parent)
 
@@ -135,8 +132,8 @@ class SwitchableDisk:
 
 
 def close(disk: Disk) -> None:
-    """Closes the files under a disk."""
-    if isinstance(disk, (ImageDisk, LayerDisk, SwitchableDisk)):
+    """Closes what a disk keeps open beside its data, which ends with the last reference."""
+    if isinstance(disk, (LayerDisk, SwitchableDisk)):
         disk.close()
 
 

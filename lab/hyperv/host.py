@@ -169,7 +169,7 @@ class Host:
             site="onprem",
             vm=machine.name,
             disks=disks,
-            state_dir=self.directory / "guests" / machine.name,
+            state_dir=self.directory / "guest" / machine.name,
         )
         if misbehaviour is not None:
             guest.mute = misbehaviour.kind == "no_heartbeat"

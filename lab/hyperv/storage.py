@@ -9,7 +9,6 @@ back when the disk is detached. Other formats are kept as raw payload (see
 import logging
 import os
 import re
-import shutil
 import uuid
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from lab.hyperv.disks import ImageDisk, LayerDisk
 from lab.hyperv.model import HostState, Image, Machine, Store
 from lab.hyperv.vhd import FOOTER, Footer, pack_footer, parse_footer
 from lab.records import Disk
+from lab.sparse import copy_file
 
 _log = logging.getLogger(__name__)
 _ABSOLUTE = re.compile(r"([A-Za-z]):[\\/](.*)", re.DOTALL)
@@ -255,7 +255,7 @@ class Storage:
         if path.lower().endswith(".vhd"):
             write_vhd(file, whole, uuid.uuid4(), source)
         else:
-            shutil.copyfile(source, file)
+            copy_file(source, file)
             os.truncate(file, whole)
 
 
@@ -280,28 +280,14 @@ def write_vhd(
     It gets its name last, so that a half-written one is never taken for a disk.
     """
     temporary = file.with_name(file.name + ".new")
-    with temporary.open("wb") as image:
-        if source is not None:
-            _copy_sparse(source, image.fileno())
+    temporary.unlink(missing_ok=True)
+    if source is not None:
+        copy_file(source, temporary)
+    with temporary.open("ab") as image:
         image.truncate(size_bytes)
         image.seek(size_bytes)
         image.write(pack_footer(size_bytes, identifier))
     temporary.replace(file)
-
-
-def _copy_sparse(source: Path, target: int) -> None:
-    with source.open("rb") as file:
-        size = source.stat().st_size
-        at = 0
-        while at < size:
-            try:
-                start = os.lseek(file.fileno(), at, os.SEEK_DATA)
-            except OSError:
-                return  # nothing but a hole up to the end
-            at = os.lseek(file.fileno(), start, os.SEEK_HOLE)
-            while start < at:
-                os.lseek(target, start, os.SEEK_SET)
-                start += os.sendfile(target, file.fileno(), start, at - start)
 
 
 def _last(file: Path) -> bytes:

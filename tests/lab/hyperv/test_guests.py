@@ -42,7 +42,7 @@ def _wait_beyond(host: LabHost, sequence: int) -> None:
 
 
 def _acknowledged(host: LabHost) -> bool:
-    file = host.directory / "guests" / "web01" / "ack-onprem.jsonl"
+    file = host.directory / "guest" / "web01" / "ack-onprem.jsonl"
     verdict = verify_acknowledged(_disks(host), [file])
     return verdict.whole and verdict.checked > 0
 
