@@ -135,10 +135,8 @@ class Evidence:
 
     def acknowledgements(self, machine: str) -> list[Path]:
         """The lists of what the guest was promised to be kept: in Azure, and on-premises."""
-        return [
-            self._directory / "guest" / machine / "ack-azure.jsonl",
-            self._directory / "guests" / machine / "ack-onprem.jsonl",
-        ]
+        folder = self._directory / "guest" / machine
+        return [folder / "ack-azure.jsonl", folder / "ack-onprem.jsonl"]
 
     def verify_records(self, machine: str) -> Verdict:
         """Read every acknowledged record from the on-premises disks."""

@@ -80,8 +80,9 @@ class Lab(Supervisor):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End all processes."""
-        self.stop()
+        """End all processes, unless the lab was released."""
+        if not self._released:
+            self.stop()
 
     @property
     def machine(self) -> str:
@@ -159,6 +160,13 @@ class Lab(Supervisor):
         """The phase of a run as Temporal lists it, also while no worker lives; "" without one."""
         workflow_id = WORKFLOW_ID.format(machine=machine or self.machine)
         return self.temporal.newest_attribute(workflow_id, "FailbackPhase")
+
+    def copies(self) -> list[dict[str, Any]]:
+        """How far the running copies are, a mapping per disk, as the movers last said."""
+        described = self.temporal.describe(WORKFLOW_ID.format(machine=self.machine))
+        pending = described.get("pendingActivities") or []
+        said = [one["heartbeatDetails"][0] for one in pending if one.get("heartbeatDetails")]
+        return [one for one in said if isinstance(one, dict) and one.get("disk_id")]
 
     def wait_phase(
         self, *phases: str, timeout: float = 60.0, blocked_ok: bool = False

@@ -11,10 +11,10 @@ from lab.stack.supervisor import NAMES
 
 
 def main() -> int:
-    """Wait for the end of standard input, then kill whatever still runs."""
+    """Wait for the end of standard input, then kill whatever still runs; a word is a release."""
     directory = Path(sys.argv[1])
-    while sys.stdin.buffer.read(1):
-        continue
+    if sys.stdin.buffer.read():
+        return 0
     for name in NAMES:
         ManagedProcess(directory, name).kill()
     return 0

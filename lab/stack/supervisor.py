@@ -65,6 +65,7 @@ class Supervisor:
         self.temporal = Temporal(self.directory, self.ports)
         self._processes = {name: ManagedProcess(self.directory, name) for name in NAMES}
         self._leash: subprocess.Popen[bytes] | None = None
+        self._released = False
 
     # --- processes ----------------------------------------------------------------------------
 
@@ -161,6 +162,14 @@ class Supervisor:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
+
+    def release(self) -> None:
+        """Take the leash off: all processes go on when this one ends."""
+        if self._leash is not None and self._leash.stdin is not None:
+            self._leash.stdin.write(b"released")
+            self._leash.stdin.flush()
+        self._released = True
+        self._unleash()
 
     def _unleash(self) -> None:
         if self._leash is not None and self._leash.stdin is not None:
