@@ -13,11 +13,14 @@ from benchmarks.measure import MIB, measure
 from benchmarks.memory import peak_memory
 from benchmarks.report import Result, Row, show, write_json
 
+_WIDTH = 130
+"""Columns of a table, so that names and figures stay on one line where the output is a file too."""
+
 
 def main() -> None:
     """Run the chosen groups, one after the other."""
     arguments = _arguments()
-    console = Console()
+    console = Console(width=max(_WIDTH, Console().width))
     started = time.monotonic()
     results = list[Result]()
     for key in arguments.only or KEYS:

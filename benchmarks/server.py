@@ -40,6 +40,7 @@ class Served(NamedTuple):
 @contextmanager
 def serving(file: Path, work: Path, *, tls: bool) -> Iterator[Served]:
     """Serve one file until the block ends."""
+    work = work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     ca_file = _certificates(work) if tls else ""
     port = _free_port()
@@ -55,7 +56,7 @@ def serving(file: Path, work: Path, *, tls: bool) -> Iterator[Served]:
         _wait_for(port, process)
         scheme = "https" if tls else "http"
         kind = "nginx" if nginx else "Python"
-        yield Served(f"{scheme}://localhost:{port}/disks/{file.name}", ca_file, kind)
+        yield Served(f"{scheme}://localhost:{port}/account/disks/{file.name}", ca_file, kind)
     finally:
         process.terminate()
         process.communicate()
@@ -83,7 +84,7 @@ def _nginx_command(nginx: str, file: Path, work: Path, port: int, *, tls: bool) 
             fastcgi_temp_path {work}/t3; uwsgi_temp_path {work}/t4; scgi_temp_path {work}/t5;
             server {{
                 listen 127.0.0.1:{port} {"ssl" if tls else ""}; {secure}
-                location /disks/ {{ alias {file.parent.resolve()}/; }}
+                location /account/disks/ {{ alias {file.parent.resolve()}/; }}
             }}
         }}"""
     path = work / "nginx.conf"
@@ -103,7 +104,9 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         time.sleep(0.02)
-    raise RuntimeError("the range server did not start")
+    process.terminate()
+    words = process.communicate()[1].decode(errors="replace").strip()
+    raise RuntimeError(f"the range server did not start: {words}")
 
 
 class _Handler(BaseHTTPRequestHandler):

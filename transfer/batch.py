@@ -1,7 +1,7 @@
 """A batch: whole extents that are read together and made durable together.
 
-Two batches exist at a time: one is filled by the readers while the committer makes the one before
-durable. Their size bounds the memory of a round and what a kill makes it repeat.
+A few batches exist at a time: one is filled by the readers while the committer saves, writes and
+proves the ones before. Their size bounds the memory of a round and what a kill makes it repeat.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class Batch:
         room: Bytes of memory and old content they may take, at worst.
         holes: Bytes that are zeros on both sides.
         pending: Pieces handed out or about to be, not yet finished.
+        stage: Of the committer, that comes next.
+        journal_end: Of its lane, once its old content is durable.
         sealed: Whether all pieces were handed out.
         writes: (offset, content) of what differs.
         zeros: (offset, length) of what must become zeros.
@@ -51,6 +53,8 @@ class Batch:
     room: int = 0
     holes: int = 0
     pending: int = 0
+    stage: int = 0
+    journal_end: int = 0
     sealed: bool = False
     writes: list[tuple[int, memoryview]] = field(default_factory=list)
     zeros: list[tuple[int, int]] = field(default_factory=list)
@@ -59,6 +63,11 @@ class Batch:
     buffers: list[Buffer] = field(default_factory=list)
     counters: Counters = field(default_factory=Counters)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the readers are through with it."""
+        return self.sealed and not self.pending
 
     @property
     def is_dirty(self) -> bool:

@@ -1,8 +1,8 @@
-"""The committer's part of a round: make batches durable, one after the other, in the safe order.
+"""The committer's part of a round: make batches durable, each in the safe order.
 
-Old content durable in the journal, then the target written, then the target durable and read back
-from the device, then the digests durable, and only then the ledger's line. A kill between any two
-of these steps leaves a state from which the round resumes or rolls back.
+Old content durable in the journal, then the target written and durable, then read back from the
+device, then the digests durable, and only then the ledger's line. A kill between any two of these
+steps leaves a state from which the round resumes or rolls back.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from transfer.lock import WriterLock
 from transfer.manifest import Manifest
 from transfer.target import DeviceTarget
 
+READ_BACK_THREADS = 4
+"""Reads of the device under way at once: they are direct, so nothing reads ahead for them."""
+
 READ_BACK_BYTES = 1024 * 1024
 """Of one direct read: large enough for the device to stream, small against the memory budget."""
 
 
 class Committer:
-    """Makes the batches of one layer durable.
+    """Makes the batches of one layer durable: three stages, each at work on another batch.
 
     Args:
         lock: Asked before each write whether this writer is still the newest.
@@ -52,49 +55,58 @@ class Committer:
         self._ledger = ledger
         self._layer = layer
         self._manifest = manifest
-        self._back = Buffer(READ_BACK_BYTES) if verify else None
-        self._aside = ThreadPoolExecutor(1, "manifest-flush")
+        self._verify = verify
+        self._readers = ThreadPoolExecutor(READ_BACK_THREADS, "read-back")
+        self.stages = (self.save, self.write, self.prove)
 
     def close(self) -> None:
-        """End the helper thread."""
-        self._aside.shutdown()
+        """End the helper threads."""
+        self._readers.shutdown()
 
-    def commit(self, batch: Batch) -> None:
-        """Make a batch durable; afterwards its buffers are free.
+    def save(self, batch: Batch) -> None:
+        """Make the old content durable. Raises `JournalFull`."""
+        lane = self._lanes[batch.lane]
+        batch.journal_end = lane.sync() if batch.is_dirty else lane.end
+
+    def write(self, batch: Batch) -> None:
+        """Replace it on the target, durably.
 
         Raises:
-            Superseded: If a newer writer came; nothing was written then.
-            JournalFull: If the disk of the state is full.
+            Superseded: If a newer writer came.
             DeviceFailed: If the target fails.
-            VerificationFailed: If it reads back as something else.
         """
-        lane = self._lanes[batch.lane]
-        end = lane.end
-        self._lock.check()
-        self._store_digests(batch)
-        if batch.is_dirty:
-            end = lane.sync()
-            manifest_flushed = self._aside.submit(self._manifest.flush)
-            try:
-                self._apply(batch)
-                self._read_back(batch)
-            finally:
-                manifest_flushed.result()
-        self._ledger.applied(
-            self._layer, batch.extents, batch.lane, end, batch.counters, durable=batch.is_dirty
-        )
-
-    def _apply(self, batch: Batch) -> None:
         for offset, content in sorted(batch.writes, key=_by_offset):
             self._lock.check()
             self._target.write(offset, content)
         for offset, length in sorted(batch.zeros):
             self._lock.check()
             self._target.zero(offset, length)
-        self._target.flush()
+        if batch.is_dirty:
+            self._target.flush()
+
+    def prove(self, batch: Batch) -> None:
+        """Read it back, make the digests durable, and write the ledger's line.
+
+        Raises:
+            VerificationFailed: If the device reads back as something else.
+            JournalFull: If the disk of the state is full.
+        """
+        self._lock.check()
+        self._store_digests(batch)
+        if batch.is_dirty:
+            self._read_back(batch)
+            self._manifest.flush()
+        self._ledger.applied(
+            self._layer,
+            batch.extents,
+            batch.lane,
+            batch.journal_end,
+            batch.counters,
+            durable=batch.is_dirty,
+        )
 
     def _store_digests(self, batch: Batch) -> None:
-        """Digests may be ahead of the target: until the ledger's line they are worked out again."""
+        """Digests may be ahead of the ledger's line: until then they are worked out again."""
         for offset, length in batch.clear:
             self._manifest.store_zeros(offset // BLOCK, block_count(length))
         first, joined = -1, bytearray()
@@ -110,13 +122,22 @@ class Committer:
 
     def _read_back(self, batch: Batch) -> None:
         """Compare the device with the source's digests, which the manifest has by now."""
-        if self._back is None:
+        if not self._verify:
             return
         changed = [(offset, len(content)) for offset, content in batch.writes] + batch.zeros
-        for offset, length in sorted(changed):
+        changed.sort()
+        shares = [changed[number::READ_BACK_THREADS] for number in range(READ_BACK_THREADS)]
+        for _ in self._readers.map(self._read_back_share, shares):
+            pass
+
+    def _read_back_share(self, changed: list[tuple[int, int]]) -> None:
+        if not changed:
+            return
+        buffer = Buffer(READ_BACK_BYTES)
+        for offset, length in changed:
             for start in range(0, length, READ_BACK_BYTES):
                 size = min(READ_BACK_BYTES, length - start)
-                expect_on_device(self._target, self._manifest, self._back, offset + start, size)
+                expect_on_device(self._target, self._manifest, buffer, offset + start, size)
 
 
 def expect_on_device(

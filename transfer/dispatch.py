@@ -71,22 +71,32 @@ class Dispatcher:
             piece.batch.pending -= 1
             self._changed.notify_all()
 
-    def next_batch(self) -> Batch | None:
-        """The next batch whose pieces are all read; None when there is no more."""
+    def next_batch(self, stage: int) -> Batch | None:
+        """The next batch for a stage of the committer, in order; None when there is no more.
+
+        A batch comes to the first stage when all its pieces are read.
+        """
         with self._changed:
             while not self._error:
-                first = self._batches[0] if self._batches else None
-                if first is not None and first.sealed and not first.pending:
-                    return first
-                if first is None and self._exhausted:
+                batch = next((one for one in self._batches if one.stage <= stage), None)
+                if batch is None and self._exhausted:
                     return None
+                if batch is not None and batch.stage == stage and batch.is_read:
+                    return batch
                 self._changed.wait()
             return None
 
-    def committed(self, batch: Batch) -> None:
-        """Tell that the first batch is durable: there is room for another."""
+    def passed(self, batch: Batch) -> None:
+        """Tell that a batch has passed the stage it was in."""
         with self._changed:
-            assert self._batches.popleft() is batch
+            batch.stage += 1
+            self._changed.notify_all()
+
+    def committed(self, batch: Batch) -> None:
+        """Tell that the oldest batch is durable: there is room for another."""
+        with self._changed:
+            oldest = self._batches.popleft()
+            assert oldest is batch
             self._changed.notify_all()
 
     def fail(self, error: BaseException) -> None:

@@ -1,10 +1,9 @@
 """The journal: what the target's blocks were before a round first overwrote them.
 
-Each attempt at a round has its own files, append-only. There are two, called lanes: batches
-alternate between them, so that all records of a lane's earlier batches are complete before the
-next batch appends to it, and a torn record can only ever belong to a batch whose blocks were not
-yet overwritten. A record is a header, the digests of the old blocks, and their content; zeros are
-only counted.
+Each attempt at a round has its own files, append-only: one lane per batch in flight. Batches take
+turns at the lanes, and a lane's next batch begins when its last one is durable. So a torn record
+can only ever belong to a batch whose blocks were not yet overwritten. A record is a header, the
+digests of the old blocks, and their content; zeros are only counted.
 """
 
 from __future__ import annotations
@@ -30,8 +29,9 @@ from transfer.files import (
     sync_directory,
     write_all,
 )
+from transfer.plan import BATCHES_IN_FLIGHT
 
-LANES = 2
+LANES = BATCHES_IN_FLIGHT
 
 _MAGIC = b"FBJ1"
 _HEADER = struct.Struct("<4s4sQQI")  # magic, kind, offset, length, CRC-32 of these and the digests
@@ -255,7 +255,7 @@ def lane_paths(directory: Path, layer: int, number: int) -> list[Path]:
 def open_lanes(
     directory: Path, layer: int, number: int, known_ends: list[int], *, writable: bool
 ) -> list[JournalLane]:
-    """Open both lanes of an attempt; see `JournalLane`."""
+    """Open the lanes of an attempt; see `JournalLane`."""
     lanes = list[JournalLane]()
     try:
         for path, known_end in zip(lane_paths(directory, layer, number), known_ends, strict=True):

@@ -1,7 +1,8 @@
 """Runs a layer's readers and its committer until all its extents are durable.
 
 The caller's own thread only waits, reports progress and looks whether it must stop; a handful of
-readers and one committer do the work. All of them have ended when `run_pipeline` returns or raises.
+readers and a thread per stage of the committer do the work. All of them have ended when
+`run_pipeline` returns or raises.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ def run_pipeline(work: Work, ranges: Iterable[Range], committer: Committer) -> N
     pool = BufferPool(work.plan.in_flight_bytes)
     readers = max(work.plan.threads, work.source.parallel_reads)
     jobs = [_reader_job(work, pool, dispatcher, stopping) for _ in range(readers)]
-    jobs.append(_committer_job(work.meter, committer, pool, dispatcher))
+    jobs += [_stage_job(stage, committer, dispatcher) for stage in range(len(committer.stages) - 1)]
+    jobs.append(_last_stage_job(work.meter, committer, pool, dispatcher))
     threads = [
         threading.Thread(target=_guarded, args=(job, dispatcher), name=f"transfer-{number}")
         for number, job in enumerate(jobs)
@@ -120,15 +122,26 @@ def _reader_job(
     return run
 
 
-def _committer_job(
+def _stage_job(stage: int, committer: Committer, dispatcher: Dispatcher) -> Callable[[], None]:
+    def run() -> None:
+        while (batch := dispatcher.next_batch(stage)) is not None:
+            committer.stages[stage](batch)
+            dispatcher.passed(batch)
+
+    return run
+
+
+def _last_stage_job(
     meter: Meter, committer: Committer, pool: BufferPool, dispatcher: Dispatcher
 ) -> Callable[[], None]:
+    last = len(committer.stages) - 1
+
     def run() -> None:
-        while (batch := dispatcher.next_batch()) is not None:
+        while (batch := dispatcher.next_batch(last)) is not None:
             holes = Counters(bytes_done=batch.holes)
             batch.counters.add(holes)
             meter.add(holes)
-            committer.commit(batch)
+            committer.stages[last](batch)
             batch.writes.clear()
             for buffer in batch.buffers:
                 pool.release(buffer)

@@ -10,6 +10,9 @@ from transfer.blocks import BLOCK
 
 MIB = 1024 * 1024
 
+BATCHES_IN_FLIGHT = 4
+"""One is read while the ones before are saved, written and proven: a stage for each."""
+
 Method = Literal["full", "compare", "changed-ranges"]
 Phase = Literal["copy", "verify", "rollback", "audit"]
 
@@ -23,7 +26,7 @@ class RoundPlan:
         source_id: Names the snapshot; the same number and source again is the same round.
         base_id: `source_id` of the snapshot the changes are counted from; `changed-ranges` only.
         method: How the round finds what to send.
-        extent_bytes: Unit of progress; cut down to half of `in_flight_bytes` where it is larger.
+        extent_bytes: Unit of progress; cut down to a batch where it is larger.
         threads: Readers at work, if the source does not ask for more.
         in_flight_bytes: Most bytes read but not durable, so also the most a killed round repeats.
         audit_samples: Blocks said to be unchanged that are compared too; `changed-ranges` only.
@@ -47,15 +50,15 @@ class RoundPlan:
     def __post_init__(self) -> None:
         if self.number < 1:
             raise ValueError(f"rounds count from 1, not {self.number}")
-        if self.in_flight_bytes < 2 * BLOCK:
-            raise ValueError(f"in_flight_bytes must hold two blocks of {BLOCK} bytes at least")
+        if self.in_flight_bytes < BATCHES_IN_FLIGHT * BLOCK:
+            raise ValueError(f"in_flight_bytes must hold {BATCHES_IN_FLIGHT} blocks at least")
         if self.method == "changed-ranges" and self.base_id is None:
             raise ValueError("changed-ranges needs the base_id its changes are counted from")
 
     @property
     def batch_bytes(self) -> int:
-        """Most bytes of one batch: one is read while the one before is made durable."""
-        return self.in_flight_bytes // 2
+        """Most bytes of one batch."""
+        return self.in_flight_bytes // BATCHES_IN_FLIGHT
 
     @property
     def effective_extent_bytes(self) -> int:

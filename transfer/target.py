@@ -108,8 +108,8 @@ class DeviceTarget:
             buffer: Large enough for `length` rounded up to 4 KiB.
             length: Bytes wanted.
         """
-        self.drop_cache(offset, length)
         if self._direct < 0:
+            self.drop_cache(offset, length)
             self._read(self._descriptor, offset, buffer.view[:length])
             return
         done = 0

@@ -13,7 +13,7 @@ from tests.transfer.disks import change, random_disk, session, write_sparse
 from tests.transfer.recorded import Event, Recorder
 from transfer import FileSource, RoundPlan
 from transfer.blocks import BLOCK
-from transfer.journal import open_lanes
+from transfer.journal import LANES, open_lanes
 
 SIZE = 60 * BLOCK + 1000
 EXTENT = 2 * BLOCK
@@ -90,7 +90,7 @@ def test_no_extent_is_marked_before_its_data_is_durable(recorded: Run) -> None:
 
 def _saved(directory: Path) -> dict[int, tuple[str, int, int]]:
     found = dict[int, tuple[str, int, int]]()
-    for lane in open_lanes(directory, 1, 1, [0, 0], writable=False):
+    for lane in open_lanes(directory, 1, 1, [0] * LANES, writable=False):
         for record in lane.records():
             for block in range(
                 record.offset // BLOCK, -(-(record.offset + record.length) // BLOCK)
