@@ -3,20 +3,15 @@ and so does not hold them, and detached without ever deleting a file."""
 
 from __future__ import annotations
 
-from models.errors import (
-    DiskMismatch,
-    FailbackError,
-    HypervisorFailed,
-    MachineNotFound,
-    MachineState,
-    NoDiskSlot,
-)
+from dataclasses import replace
+
+from models.errors import DiskMismatch, HypervisorFailed, MachineState, NoDiskSlot
 from models.machine import AttachedDisk, OnPremisesDisk, OnPremisesMachine
 from models.spec import FailbackSpec
 from platforms.base import Call
 from platforms.hyperv import scripts
 from platforms.hyperv.facts import Drive, Machine, VirtualDisk, same_name
-from platforms.hyperv.host import Host
+from platforms.hyperv.host import Host, ids_named
 from platforms.hyperv.notes import Attachment, attachments, with_lines, without_lines
 
 # A location that looks free may be a DVD drive's, or another process's of a moment ago.
@@ -43,11 +38,20 @@ def attach(
     files = host.virtual_disks([disk.path for disk in machine.disks], call)
     for disk, file in zip(machine.disks, files, strict=True):
         _must_be_the_same(host, disk, file)
-    mover = host.mover(spec.mover, call)
+    mover_id = host.mover_id(spec.mover, call)
     _claim(host, owner, spec, machine, run_id, call)
+    with host.mover_lock:
+        drives = _find_or_add(host, mover_id, [disk.path for disk in machine.disks], call)
     return [
-        _attach_one(host, mover.id, disk, file, call)
-        for disk, file in zip(machine.disks, files, strict=True)
+        AttachedDisk(
+            disk_id=disk.disk_id,
+            slot=f"scsi-{drive.controller_number}-{drive.location}",
+            size_bytes=file.size_bytes,
+            identity=file.identity,
+            path=disk.path,
+            created=disk.created,
+        )
+        for disk, file, drive in zip(machine.disks, files, drives, strict=True)
     ]
 
 
@@ -56,28 +60,29 @@ def detach(
 ) -> None:
     """Detach these files from the mover, wherever they are attached there; gone already is fine.
     A file that only another run has claimed stays."""
-    owners = [host.machine(machine_id, call) for machine_id in _owner_ids(host, spec, call)]
+    names = host.names(call)
+    owner_ids = ids_named(names, spec.on_premises_name)
+    mover_ids = ids_named(names, host.settings.mover_vm(spec.mover))
+    found = host.machines([*owner_ids, *mover_ids], call)
+    owners, movers = found[: len(owner_ids)], found[len(owner_ids) :]
     claims = [claim for owner in owners for claim in attachments(owner.notes)]
     mine = [disk.path for disk in disks if not _of_another_run(claims, disk.path, run_id)]
-    detach_paths(host, spec.mover, mine, call)
+    for mover in movers:
+        detach_from(host, mover, mine, call)
     lines = [Attachment(run_id, spec.machine, path).line for path in mine]
     for owner in owners:
         forget(host, owner, lines, call)
 
 
-def detach_paths(host: Host, mover: str, paths: list[str], call: Call) -> None:
-    """Take these files out of the mover's machine; a mover that is gone holds nothing."""
-    try:
-        found = host.mover(mover, call)
-    except MachineNotFound:
-        return
-    for path in paths:
-        if found.drive_of(path) is not None:
-            host.ask(
-                f"detach {path} from the mover {found.name!r}",
-                scripts.remove_drive(found.id, path),
-                call,
-            )
+def detach_from(host: Host, mover: Machine, paths: list[str], call: Call) -> None:
+    """Take these files out of the mover's machine."""
+    held = [path for path in paths if mover.drive_of(path) is not None]
+    if held:
+        host.ask(
+            f"detach {', '.join(held)} from the mover {mover.name!r}",
+            scripts.remove_drives(mover.id, held),
+            call,
+        )
 
 
 def forget(host: Host, owner: Machine, lines: list[str], call: Call) -> None:
@@ -85,10 +90,6 @@ def forget(host: Host, owner: Machine, lines: list[str], call: Call) -> None:
     notes = without_lines(owner.notes, lines)
     if notes != owner.notes:
         host.ask(f"unmark {owner.name!r}", scripts.set_notes(owner.id, notes), call)
-
-
-def _owner_ids(host: Host, spec: FailbackSpec, call: Call) -> list[str]:
-    return host.ids_of(spec.on_premises_name, call)
 
 
 def _of_another_run(claims: list[Attachment], path: str, run_id: str) -> bool:
@@ -110,46 +111,44 @@ def _claim(
         host.ask(f"mark {owner.name!r}", scripts.set_notes(owner.id, notes), call)
 
 
-def _attach_one(
-    host: Host, mover_id: str, disk: OnPremisesDisk, file: VirtualDisk, call: Call
-) -> AttachedDisk:
-    with host.mover_lock:
-        drive = _find_or_add(host, mover_id, disk.path, call)
-    return AttachedDisk(
-        disk_id=disk.disk_id,
-        slot=f"scsi-{drive.controller_number}-{drive.location}",
-        size_bytes=file.size_bytes,
-        identity=file.identity,
-        path=disk.path,
-        created=disk.created,
-    )
-
-
-def _find_or_add(host: Host, mover_id: str, path: str, call: Call) -> Drive:
-    refused: set[int] = set()
-    failure: FailbackError | None = None
-    while True:
-        mover = host.machine(mover_id, call)
+def _find_or_add(host: Host, mover_id: str, paths: list[str], call: Call) -> list[Drive]:
+    """The drive of each file in the mover, in order, attached where it was not."""
+    mover = host.machine(mover_id, call)
+    if not mover.is_running:
+        raise MachineState(
+            f"Mover machine {mover.name!r} on {host.name} is {mover.state.lower()}.",
+            hint="Start it, and its failback worker.",
+        )
+    found = []
+    for path in paths:
         drive = mover.drive_of(path)
-        if drive is not None:
-            return drive
-        if failure is not None and len(refused) >= _TRIES:
-            raise failure
-        if not mover.is_running:
-            raise MachineState(
-                f"Mover machine {mover.name!r} on {host.name} is {mover.state.lower()}.",
-                hint="Start it, and its failback worker.",
-            )
+        if drive is None:
+            mover, drive = _add(host, mover, path, call)
+        found.append(drive)
+    return found
+
+
+def _add(host: Host, mover: Machine, path: str, call: Call) -> tuple[Machine, Drive]:
+    """Attach one file; the mover as it is then, and the new drive."""
+    refused: set[int] = set()
+    while True:
         location = _free_location(host, mover, refused)
+        drive = Drive(path, "SCSI", host.settings.mover_controller, location, "")
         try:
             host.ask(
                 f"attach {path} to the mover {mover.name!r}",
-                scripts.add_drive(mover.id, "SCSI", host.settings.mover_controller, location, path),
+                scripts.add_drive(mover.id, "SCSI", drive.controller_number, location, path),
                 call,
             )
-        except (HypervisorFailed, MachineState) as error:
-            failure = error
+            return replace(mover, drives=(*mover.drives, drive)), drive
+        except (HypervisorFailed, MachineState):
             refused.add(location)
+            mover = host.machine(mover.id, call)
+            present = mover.drive_of(path)
+            if present is not None:
+                return mover, present
+            if len(refused) >= _TRIES:
+                raise
 
 
 def _free_location(host: Host, mover: Machine, refused: set[int]) -> int:

@@ -58,14 +58,30 @@ class Host:
         Raises:
             MachineNotFound: There is none with this id.
         """
-        answer = self.ask(f"read machine {machine_id}", scripts.machine(machine_id), call)
-        return Machine.parse(answer or {})
+        return self.machines([machine_id], call)[0]
+
+    def machines(self, machine_ids: Sequence[str], call: Call | None = None) -> list[Machine]:
+        """Machines in full, in this order.
+
+        Raises:
+            MachineNotFound: One of them is not there.
+        """
+        if not machine_ids:
+            return []
+        what = ", ".join(machine_ids)
+        answer = listed(self.ask(f"read machine {what}", scripts.machines(machine_ids), call))
+        if len(answer) != len(machine_ids):
+            raise MachineNotFound(f"Not all of these machines are on {self.name}: {what}.")
+        return [Machine.parse(value) for value in answer]
+
+    def names(self, call: Call | None = None) -> list[Machine]:
+        """All machines, with nothing but id and name."""
+        answer = self.ask("list its machines", scripts.machine_names(), call)
+        return [Machine.parse(value) for value in listed(answer)]
 
     def ids_of(self, name: str, call: Call | None = None) -> list[str]:
         """Ids of all machines of this name."""
-        answer = self.ask("list its machines", scripts.machine_names(), call)
-        machines = [Machine.parse(value) for value in listed(answer)]
-        return [machine.id for machine in machines if same_name(machine.name, name)]
+        return ids_named(self.names(call), name)
 
     def find(self, name: str, call: Call | None = None) -> Machine | None:
         """The machine of this name in full, `None` if there is none.
@@ -75,10 +91,7 @@ class Host:
         """
         found = self.ids_of(name, call)
         if len(found) > 1:
-            raise MachineState(
-                f"{len(found)} machines on {self.name} are named {name!r}.",
-                hint="Rename all but the one that comes home.",
-            )
+            raise self._several(name, found)
         return self.machine(found[0], call) if found else None
 
     def resolve(
@@ -98,20 +111,23 @@ class Host:
             )
         return found
 
-    def mover(self, mover: str, call: Call | None = None) -> Machine:
-        """The virtual machine that a mover runs in.
+    def mover_id(self, mover: str, call: Call | None = None) -> str:
+        """The id of the virtual machine that a mover runs in.
 
         Raises:
             MachineNotFound: It is not on this host.
+            MachineState: Several machines bear its name.
         """
         name = self.settings.mover_vm(mover)
-        found = self.find(name, call)
-        if found is None:
+        found = self.ids_of(name, call)
+        if not found:
             raise MachineNotFound(
                 f"Mover {mover!r} should run in machine {name!r}, which is not on {self.name}.",
                 hint="Name its machine in the host's mover_vms, or use a mover on this host.",
             )
-        return found
+        if len(found) > 1:
+            raise self._several(name, found)
+        return found[0]
 
     def virtual_disks(self, paths: Iterable[str], call: Call | None = None) -> list[VirtualDisk]:
         """What the host says of these files; one that cannot be read has `error`."""
@@ -127,6 +143,12 @@ class Host:
             return set()
         answer = self.ask("look for files", scripts.existing(paths), call)
         return {str(value["path"]) for value in listed(answer) if value.get("exists")}
+
+    def _several(self, name: str, found: list[str]) -> MachineState:
+        return MachineState(
+            f"{len(found)} machines on {self.name} are named {name!r}.",
+            hint="Rename all but the one that is meant.",
+        )
 
     # --- waiting ------------------------------------------------------------------------------
 
@@ -146,3 +168,8 @@ class Host:
             if stop.wait(_POLL_SECONDS):
                 raise Stopped(f"Waiting for {what} on {self.name} was told to stop.")
         raise HypervisorFailed(f"{self.name}: {what} took longer than {seconds:.0f} s.")
+
+
+def ids_named(machines: Iterable[Machine], name: str) -> list[str]:
+    """Ids of the machines of this name; Hyper-V allows several."""
+    return [machine.id for machine in machines if same_name(machine.name, name)]

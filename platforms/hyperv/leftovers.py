@@ -11,7 +11,7 @@ from models.machine import Leftover
 from models.spec import FailbackSpec
 from platforms.base import Call
 from platforms.hyperv import attach, checkpoint, machine
-from platforms.hyperv.facts import Machine, Overview, same_name
+from platforms.hyperv.facts import Machine, Overview
 from platforms.hyperv.host import Host
 from platforms.hyperv.notes import (
     BIRTH_PREFIX,
@@ -101,7 +101,7 @@ def _attachment_leftovers(
 
 
 def _mover_names(host: Host, spec: FailbackSpec) -> list[str]:
-    return [host.settings.mover_vm(spec.mover), *host.settings.mover_vms.values()]
+    return sorted({host.settings.mover_vm(spec.mover), *host.settings.mover_vms.values()})
 
 
 def _holder(host: Host, spec: FailbackSpec, overview: Overview, path: str) -> str:
@@ -113,25 +113,13 @@ def _holder(host: Host, spec: FailbackSpec, overview: Overview, path: str) -> st
 
 
 def _remove_attachment(host: Host, spec: FailbackSpec, leftover: Leftover, call: Call) -> None:
-    holder = leftover.place.rpartition("/")[2]
-    owners = [
-        vm
-        for vm in host.overview(call).machines
-        if any(_is(claim, leftover) for claim in attachments(vm.notes))
-    ]
-    mover = next(
-        (mover for mover, vm in host.settings.mover_vms.items() if same_name(vm, holder)), holder
-    )
-    if not same_name(host.settings.mover_vm(mover), holder):
-        return
-    attach.detach_paths(host, mover, [leftover.name], call)
+    overview = host.overview(call)
+    for name in _mover_names(host, spec):
+        for mover in overview.named(name):
+            attach.detach_from(host, mover, [leftover.name], call)
     line = Attachment(leftover.run_id, leftover.machine, leftover.name).line
-    for owner in owners:
+    for owner in overview.machines:
         attach.forget(host, owner, [line], call)
-
-
-def _is(claim: Attachment, leftover: Leftover) -> bool:
-    return claim == Attachment(leftover.run_id, leftover.machine, leftover.name)
 
 
 def _remove_checkpoint(host: Host, spec: FailbackSpec, leftover: Leftover, call: Call) -> None:

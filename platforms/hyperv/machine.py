@@ -314,8 +314,9 @@ def _detach_from_others(
                 f"{host.name}, and is not deleted.",
                 hint="Take it out of that machine.",
             )
-        for path in held:
-            host.ask(f"detach {path} from the mover", scripts.remove_drive(other.id, path), call)
+        host.ask(
+            f"detach {', '.join(held)} from the mover", scripts.remove_drives(other.id, held), call
+        )
 
 
 def _memory(machine: OnPremisesMachine) -> int:

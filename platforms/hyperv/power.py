@@ -15,17 +15,21 @@ _STATE_SECONDS = 120.0
 def start(host: Host, spec: FailbackSpec, machine: OnPremisesMachine, call: Call) -> None:
     """Start the machine and see that it runs; fine if it runs."""
     found = host.resolve(spec, machine, call)
+    state = found.state
     if not found.is_running:
-        host.ask(f"start {found.name!r}", scripts.start_machine(found.id), call)
-    _wait_for(host, found.id, found.name, "Running", call)
+        state = host.ask(f"start {found.name!r}", scripts.start_machine(found.id), call)
+    if state != "Running":
+        _wait_for(host, found.id, found.name, "Running", call)
 
 
 def turn_off(host: Host, spec: FailbackSpec, machine: OnPremisesMachine, call: Call) -> None:
     """Turn the machine off at once and see that it is; fine if it is off."""
     found = host.resolve(spec, machine, call)
+    state = found.state
     if not found.is_off:
-        host.ask(f"turn off {found.name!r}", scripts.turn_off_machine(found.id), call)
-    _wait_for(host, found.id, found.name, "Off", call)
+        state = host.ask(f"turn off {found.name!r}", scripts.turn_off_machine(found.id), call)
+    if state != "Off":
+        _wait_for(host, found.id, found.name, "Off", call)
 
 
 def health(host: Host, spec: FailbackSpec, machine: OnPremisesMachine) -> MachineHealth:

@@ -87,9 +87,10 @@ def machine_names() -> str:
 @{ id = [string]$_.Id; name = [string]$_.Name } })"""
 
 
-def machine(machine_id: str) -> str:
-    """One machine with drives, adapters, checkpoints and integration services."""
-    return f"""{_pick(machine_id)}
+def machines(machine_ids: Iterable[str]) -> str:
+    """Machines with drives, adapters, checkpoints and integration services, in this order."""
+    return f"""$data = @({texts(machine_ids)} | ForEach-Object {{
+$vm = Get-VM -Id $_
 $drives = @(Get-VMHardDiskDrive -VM $vm | ForEach-Object {{ {_DRIVE} }})
 $checkpoints = @(Get-VMSnapshot -VM $vm | ForEach-Object {{ {_CHECKPOINT} }})
 $adapters = @(Get-VMNetworkAdapter -VM $vm | ForEach-Object {{
@@ -101,12 +102,13 @@ addresses = $addresses }}
 }})
 $services = @(Get-VMIntegrationService -VM $vm | ForEach-Object {{ \
 @{{ id = [string]$_.Id; name = [string]$_.Name; enabled = [bool]$_.Enabled }} }})
-$data = @{{ id = [string]$vm.Id; name = [string]$vm.Name; state = [string]$vm.State; \
+@{{ id = [string]$vm.Id; name = [string]$vm.Name; state = [string]$vm.State; \
 generation = [int]$vm.Generation; notes = [string]$vm.Notes; path = [string]$vm.Path; \
 replication_state = [string]$vm.ReplicationState; checkpoint_type = [string]$vm.CheckpointType; \
 automatic_checkpoints = [bool]$vm.AutomaticCheckpointsEnabled; \
 heartbeat = [string]$vm.Heartbeat; drives = $drives; checkpoints = $checkpoints; \
-adapters = $adapters; services = $services }}"""
+adapters = $adapters; services = $services }}
+}})"""
 
 
 def virtual_disks(paths: Iterable[str]) -> str:
@@ -222,10 +224,11 @@ Add-VMHardDiskDrive -VM $vm -ControllerType {controller_type} \
 -Path {text(path)}"""
 
 
-def remove_drive(machine_id: str, path: str) -> str:
-    """Detach the drive that holds this file, wherever it is; none is fine."""
+def remove_drives(machine_id: str, paths: Iterable[str]) -> str:
+    """Detach the drives that hold these files, wherever they are; none is fine."""
     return f"""{_pick(machine_id)}
-$drives = @(Get-VMHardDiskDrive -VM $vm | Where-Object {{ $_.Path -eq {text(path)} }})
+$wanted = {texts(paths)}
+$drives = @(Get-VMHardDiskDrive -VM $vm | Where-Object {{ $wanted -contains $_.Path }})
 $drives | ForEach-Object {{ Remove-VMHardDiskDrive -VMHardDiskDrive $_ -Confirm:$false }}
 $data = $drives.Count"""
 
@@ -234,13 +237,15 @@ $data = $drives.Count"""
 
 
 def start_machine(machine_id: str) -> str:
-    """Start it."""
-    return f"{_pick(machine_id)}\nStart-VM -VM $vm -Confirm:$false"
+    """Start it; its state afterwards is the answer."""
+    return f"{_pick(machine_id)}\nStart-VM -VM $vm -Confirm:$false\n{_state(machine_id)}"
 
 
 def turn_off_machine(machine_id: str) -> str:
-    """Pull the plug."""
-    return f"{_pick(machine_id)}\nStop-VM -VM $vm -TurnOff -Force -Confirm:$false"
+    """Pull the plug; its state afterwards is the answer."""
+    return f"""{_pick(machine_id)}
+Stop-VM -VM $vm -TurnOff -Force -Confirm:$false
+{_state(machine_id)}"""
 
 
 # --- checkpoints ------------------------------------------------------------------------------
@@ -313,6 +318,10 @@ $data = [int64]$result.ReturnValue"""
 
 def _pick(machine_id: str) -> str:
     return f"$vm = Get-VM -Id {text(machine_id)}"
+
+
+def _state(machine_id: str) -> str:
+    return f"$data = [string](Get-VM -Id {text(machine_id)}).State"
 
 
 def _pick_checkpoint(machine_id: str, checkpoint_id: str) -> str:

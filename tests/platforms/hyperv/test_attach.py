@@ -101,12 +101,12 @@ def test_a_slot_taken_meanwhile_by_another_disk_is_left_alone(
     machine = _machine(platform, wanted)
     disks = platform.attach_disks(wanted, machine, RUN, Call())
     host = Host("hv1", hypervisor.host())
-    mover = host.mover(MOVER)
-    host.ask("detach", scripts.remove_drive(mover.id, disks[0].path))
+    mover = host.machine(host.mover_id(MOVER))
+    host.ask("detach", scripts.remove_drives(mover.id, [disks[0].path]))
     host.ask("attach", scripts.add_drive(mover.id, "SCSI", 0, 1, "D:\\VMs\\web04\\disk0.vhdx"))
     platform.detach_disks(wanted, disks, RUN, Call())
     assert _mover_paths(hypervisor) == [*OWN, "D:\\VMs\\web04\\disk0.vhdx"]
-    host.ask("detach", scripts.remove_drive(mover.id, "D:\\VMs\\web04\\disk0.vhdx"))
+    host.ask("detach", scripts.remove_drives(mover.id, ["D:\\VMs\\web04\\disk0.vhdx"]))
     host.close()
 
 

@@ -54,8 +54,13 @@ def _boot_and_write(
     platform.start(wanted, machine, Call())
     platform.start(wanted, machine, Call())
     wait_until(lambda: platform.health(wanted, machine).heartbeat, 20)
-    written = hypervisor.directory / "guests" / machine.name / "ack-onprem.jsonl"
-    wait_until(lambda: written.exists() and len(written.read_text().splitlines()) > 5, 20)
+    wait_until(lambda: _acknowledged(hypervisor, machine.name) > 5, 20)
+
+
+def _acknowledged(hypervisor: Hypervisor, name: str) -> int:
+    """Records that the guest on-premises has acknowledged."""
+    files = hypervisor.directory.rglob(f"{name}/ack-onprem.jsonl")
+    return sum(len(file.read_text().splitlines()) for file in files)
 
 
 def test_a_discarded_checkpoint_leaves_the_disks_byte_for_byte(
