@@ -196,10 +196,13 @@ class PreflightReport(BaseModel):
 
 
 class DoctorInput(BaseModel):
-    """`live_runs` are the run ids of runs that still go on; what is theirs is not left over."""
+    """`live_runs` are the run ids of runs that still go on; what is theirs is not left over.
+    `only_runs`, if given, bounds what may be removed to what was shown before: a run that began
+    since is never touched."""
 
     spec: FailbackSpec
     live_runs: list[str] = []
+    only_runs: list[str] | None = None
     remove: bool = False
 
 

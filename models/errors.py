@@ -241,10 +241,10 @@ class AzureUnavailable(FailbackError):
 
 
 class AzureCapacity(FailbackError):
-    """Azure has no capacity to start the virtual machine now."""
+    """Azure has no capacity to start the virtual machine now. Not tried again by itself: whether to
+    wait, or to make room, is a person's decision, and they should know at once."""
 
     code = "FB-AZURE-CAPACITY"
-    retryable = True
 
 
 class GuestShutdownRefused(FailbackError):

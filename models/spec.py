@@ -291,8 +291,8 @@ class FailbackSpec(Strict):
 
 
 def workflow_id(machine: str) -> str:
-    """The workflow id of a machine's failback. Without a slash: Temporal's HTTP API, which bots use,
-    finds no workflow whose id holds one."""
+    """The workflow id of a machine's failback. It holds no slash: Temporal's HTTP API, which bots
+    use, finds no workflow whose id has one."""
     return f"failback-{machine}"
 
 

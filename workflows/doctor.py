@@ -50,9 +50,11 @@ class DoctorWorkflow:
             found = await self._ask(finder, LeftoverInput(spec=doctor.spec, leftovers=[]), report)
             dead = [one for one in found if one.run_id not in doctor.live_runs]
             report.leftovers += dead
-            if dead and doctor.remove:
+            shown = doctor.only_runs
+            removable = [one for one in dead if shown is None or one.run_id in shown]
+            if removable and doctor.remove:
                 report.removed += await self._ask(
-                    remover, LeftoverInput(spec=doctor.spec, leftovers=dead), report
+                    remover, LeftoverInput(spec=doctor.spec, leftovers=removable), report
                 )
         journals = await self._ask(
             MOVER_LEFTOVERS,
@@ -60,7 +62,13 @@ class DoctorWorkflow:
             report,
             queue=mover_queue(doctor.spec.mover),
         )
-        report.leftovers += [one for one in journals if one.run_id not in doctor.live_runs]
+        kept = [one for one in journals if one.run_id not in doctor.live_runs]
+        report.leftovers += kept
+        if kept and doctor.remove:
+            report.problems.append(
+                "Journals are never removed by themselves: they are the only copy of what a disk "
+                "was before its run. Delete them on the mover once the machine is known to be good."
+            )
         return report
 
     async def _ask(

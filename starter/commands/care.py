@@ -100,11 +100,20 @@ async def _doctor(spec: FailbackSpec, remove: bool, timeout: int, *, ask: bool) 
     if ask and interactive():
         say(render.doctor_table(report))
         confirm(f"Remove these {len(report.leftovers)}?")
-    # The live runs are asked again: one may have started while the question stood.
-    return await _look(client, spec, timeout, remove=True)
+    # The live runs are asked again: one may have started while the question stood. And only what was
+    # shown is removed: one that starts after that is no business of the doctor's.
+    shown = sorted({leftover.run_id for leftover in report.leftovers})
+    return await _look(client, spec, timeout, remove=True, only_runs=shown)
 
 
-async def _look(client: Client, spec: FailbackSpec, timeout: int, *, remove: bool) -> DoctorReport:
+async def _look(
+    client: Client,
+    spec: FailbackSpec,
+    timeout: int,
+    *,
+    remove: bool,
+    only_runs: list[str] | None = None,
+) -> DoctorReport:
     from temporalio.common import WorkflowIDConflictPolicy
     from temporalio.exceptions import WorkflowAlreadyStartedError
 
@@ -115,7 +124,7 @@ async def _look(client: Client, spec: FailbackSpec, timeout: int, *, remove: boo
             report = await asyncio.wait_for(
                 client.execute_workflow(
                     DOCTOR_WORKFLOW,
-                    DoctorInput(spec=spec, live_runs=live, remove=remove),
+                    DoctorInput(spec=spec, live_runs=live, only_runs=only_runs, remove=remove),
                     id=f"doctor-{spec.machine}",
                     task_queue=CONTROL_QUEUE,
                     # Another doctor may be removing; two must not decide on two lists.
