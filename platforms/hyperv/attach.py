@@ -58,8 +58,11 @@ def attach(
 def detach(
     host: Host, spec: FailbackSpec, disks: list[AttachedDisk], run_id: str, call: Call
 ) -> None:
-    """Detach these files from the mover, wherever they are attached there; gone already is fine.
-    A file that only another run has claimed stays."""
+    """Detach from the mover these files and whatever else this run has claimed, wherever they are
+    attached there; gone already is fine. A file that only another run has claimed stays.
+
+    The claims matter where an attempt to attach was killed before it could tell what it did.
+    """
     names = host.names(call)
     owner_ids = ids_named(names, spec.on_premises_name)
     mover_ids = ids_named(names, host.settings.mover_vm(spec.mover))
@@ -67,6 +70,7 @@ def detach(
     owners, movers = found[: len(owner_ids)], found[len(owner_ids) :]
     claims = [claim for owner in owners for claim in attachments(owner.notes)]
     mine = [disk.path for disk in disks if not _of_another_run(claims, disk.path, run_id)]
+    mine += [claim.path for claim in claims if claim.run_id == run_id and claim.path not in mine]
     for mover in movers:
         detach_from(host, mover, mine, call)
     lines = [Attachment(run_id, spec.machine, path).line for path in mine]

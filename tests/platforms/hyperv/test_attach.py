@@ -121,6 +121,16 @@ def test_another_run_neither_detaches_nor_forgets(
     assert _mover_paths(hypervisor) == OWN
 
 
+def test_what_a_killed_attempt_attached_is_detached_too(
+    platform: HyperVPlatform, hypervisor: Hypervisor
+) -> None:
+    wanted = spec("web03")
+    platform.attach_disks(wanted, _machine(platform, wanted), RUN, Call())
+    platform.detach_disks(wanted, [], RUN, Call())
+    assert _mover_paths(hypervisor) == OWN
+    assert platform.leftovers(wanted) == []
+
+
 def test_a_machine_that_runs_keeps_its_disks(platform: HyperVPlatform) -> None:
     wanted = spec("running")
     with pytest.raises(MachineState, match="must be off"):
