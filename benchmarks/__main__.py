@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.groups import KEYS, Group, build
-from benchmarks.measure import MIB, measure
+from benchmarks.measure import MIB, measure, memory_floor
 from benchmarks.memory import peak_memory
 from benchmarks.report import Result, Row, show, write_json
 
@@ -32,8 +32,9 @@ def main() -> None:
     memory = dict[str, int]()
     if not arguments.only or "memory" in arguments.only:
         memory = peak_memory(arguments.directory)
+        memory["floor of the method"] = memory_floor(arguments.directory)
         for name, peak in memory.items():
-            console.print(f"peak RSS of the engine, {name}: {peak // MIB} MiB")
+            console.print(f"peak RSS, engine, {name}: {peak // MIB} MiB")
     write_json(arguments.json, results, memory)
     console.print(f"{time.monotonic() - started:.0f} s; figures in {arguments.json}")
 

@@ -25,7 +25,8 @@ class Measurement:
         wall_seconds: From the start of the process until its target is durable.
         exit_seconds: From the start of the process to its exit.
         cpu_seconds: User and system, children included.
-        peak_rss_bytes: Resident memory at most.
+        peak_rss_bytes: Resident memory at most; no lower than this runner's own, which the kernel
+            counts for the moment before the command is loaded.
         output: What it wrote to standard output.
     """
 
@@ -64,6 +65,11 @@ def measure(command: Sequence[str], target: Path) -> Measurement:
         peak_rss_bytes=usage.ru_maxrss * 1024,
         output=output.decode(errors="replace"),
     )
+
+
+def memory_floor(directory: Path) -> int:
+    """The least peak memory that can be told: that of a command that needs none."""
+    return measure(["true"], directory).peak_rss_bytes
 
 
 def make_durable(path: Path) -> None:
