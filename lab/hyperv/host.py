@@ -62,6 +62,7 @@ class Host:
     def recover(self) -> None:
         """Brings files, links, merges and guests to what the state says; call once at start."""
         with self.lock:
+            self._drop_unreferenced()
             exposed = {
                 key(drive.path)
                 for machine in self.state.machines
@@ -82,7 +83,21 @@ class Host:
                 if machine.state == "Running":
                     self._boot(machine, None)
         for merge in list(self.state.merges):
-            self._merge_soon(merge)
+            self._merge_soon(merge.child)
+
+    def _drop_unreferenced(self) -> None:
+        """Deletes layers that a killed checkpoint, restore or merge has left behind."""
+        wanted: set[str] = set()
+        for machine in self.state.machines:
+            frozen = [drive for taken in machine.checkpoints for drive in taken.drives]
+            for drive in (*machine.drives, *frozen):
+                wanted |= self._chain(drive.path)
+        for merge in self.state.merges:
+            wanted |= self._chain(merge.child)
+        for name, image in list(self.state.images.items()):
+            if image.kind == "Differencing" and name not in wanted:
+                self._drop_layer(image.path)
+        self.storage.delete_unknown_layers()
 
     def link_devices(self) -> None:
         self.storage.link_devices([machine for machine in self.state.machines if machine.mover])
@@ -210,7 +225,15 @@ class Host:
                     self.storage.conceal(drive.path)
 
     def machine(self, machine_id: str) -> Machine:
-        return _machine(self.state, machine_id)
+        """The machine as it is now.
+
+        Raises:
+            HostError: it is gone.
+        """
+        found = [machine for machine in self.state.machines if machine.id == machine_id]
+        if not found:
+            raise HostError("ObjectNotFound", f"There is no machine with the id '{machine_id}'.")
+        return found[0]
 
     def attach(self, machine: Machine, drive: Drive) -> None:
         """Puts an image into a machine's controller.
@@ -333,28 +356,31 @@ class Host:
                     changed.current_checkpoint = removed.parent
                 state.merges += merges
         for merge in merges:
-            self._merge_soon(merge)
+            self._merge_soon(merge.child)
 
-    def _merge_soon(self, merge: Merge) -> None:
-        timer = threading.Timer(MERGE_DELAY_SECONDS, self._merge, (merge,))
+    def _merge_soon(self, child: str) -> None:
+        timer = threading.Timer(MERGE_DELAY_SECONDS, self._merge, (child,))
         timer.daemon = True
         timer.start()
 
-    def _merge(self, merge: Merge) -> None:
+    def _merge(self, path: str) -> None:
         with self._merging, self.lock:
-            if merge not in self.state.merges:
+            # Looked up only now: an earlier merge may have given the layer another parent.
+            merge = next((one for one in self.state.merges if one.child == path), None)
+            if merge is None:
                 return
-            layer = self.storage.open(merge.child)
-            assert isinstance(layer, LayerDisk)
             with contextlib.ExitStack() as stack:
-                # A running guest waits for its disk meanwhile: nothing may change under the copy.
+                # A running guest waits for its disk meanwhile: nothing may change under the copy,
+                # not even between the reading of the layer's map and the copy.
                 held = self._open_disks(merge.child)
                 for disk in held:
                     stack.enter_context(disk.lock)
+                layer = self.storage.open(merge.child)
+                assert isinstance(layer, LayerDisk)
                 layer.merge()
                 close(layer)
                 with self.store.change() as state:
-                    state.merges.remove(merge)
+                    state.merges = [one for one in state.merges if one.child != merge.child]
                     _replace_path(state, merge.child, merge.parent)
                     child = state.images[key(merge.child)]
                 for disk in held:
@@ -388,3 +414,6 @@ def _replace_path(state: HostState, old: str, new: str) -> None:
     for image in state.images.values():
         if image.parent is not None and key(image.parent) == key(old):
             image.parent = new
+    for merge in state.merges:
+        if key(merge.parent) == key(old):
+            merge.parent = new

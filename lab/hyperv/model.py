@@ -141,7 +141,11 @@ class Merge(BaseModel):
 
 
 class HostState(BaseModel):
-    """Everything the host remembers."""
+    """Everything the host remembers.
+
+    `shells_per_user` is WinRM's quota (30 on a real host), None for no limit. Shells of clients
+    that died count until they have been idle for two hours, as on a real host.
+    """
 
     name: str
     user: str = "LAB\\failback"
@@ -149,6 +153,7 @@ class HostState(BaseModel):
     https_port: int = 0
     http_port: int = 0
     admin_port: int = 0
+    shells_per_user: int | None = None
     volumes: dict[str, Volume] = {}
     switches: list[Switch] = []
     machines: list[Machine] = []

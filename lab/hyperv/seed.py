@@ -27,8 +27,11 @@ def create_host(
     *,
     volumes: Mapping[str, int] | None = None,
     switches: Sequence[str] = ("LAN",),
+    shells_per_user: int | None = None,
 ) -> dict[str, Any]:
     """Makes a host with volumes (capacity in bytes by letter) and external switches.
+
+    `shells_per_user` turns WinRM's quota of open shells on; a real host's is 30.
 
     Its ports are chosen now and stay, so that clients find it again after a restart. Returns what
     ``hyperv.json`` says: endpoint, user, password, CA file, admin address.
@@ -45,6 +48,7 @@ def create_host(
             for letter, size in (volumes or {"D": 1 << 40}).items()
         },
         switches=[Switch(name=switch) for switch in switches],
+        shells_per_user=shells_per_user,
     )
     Store.create(directory, state)
     for letter in state.volumes:

@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 
 STREAM_BYTES = 100_000
 """Output sent with one Receive: in base64 it must fit the usual envelope of 153600 bytes."""
+IDLE_SECONDS = 7200.0
+"""An idle shell lives so long, by WinRM's default IdleTimeout."""
 _WAIT_STEP_SECONDS = 0.05
 
 
@@ -52,6 +54,7 @@ class Shell:
     codepage: int
     id: str = field(default_factory=lambda: str(uuid.uuid4()).upper())
     runs: dict[str, Run] = field(default_factory=dict)
+    used: float = field(default_factory=time.monotonic)
 
 
 class Shells:
@@ -103,13 +106,12 @@ class Shells:
                 soap.INVALID_RESOURCE, "w:InvalidResourceURI", f"No resource {request.resource}."
             )
         if request.operation == "Create":
-            shell = Shell(codepage=int(request.options.get("WINRS_CODEPAGE") or 437))
-            with self._lock:
-                self._shells[shell.id] = shell
-            return soap.created(request, shell.id, user)
+            return soap.created(request, self._open(request).id, user)
         with self._lock:
             found = self._shells.get(request.shell_id.upper())
-        if found is None:
+        if found is not None:
+            found.used = time.monotonic()
+        else:
             raise Fault(
                 soap.SHELL_NOT_FOUND,
                 "w:InvalidSelectors",
@@ -131,6 +133,24 @@ class Shells:
                 self._shells.pop(found.id, None)
             return soap.deleted(request)
         raise Fault(soap.INVALID_REQUEST, "a:ActionNotSupported", f"No action {request.action}.")
+
+    def _open(self, request: Request) -> Shell:
+        shell = Shell(codepage=int(request.options.get("WINRS_CODEPAGE") or 437))
+        quota = self._host.state.shells_per_user
+        idle_since = time.monotonic() - IDLE_SECONDS
+        with self._lock:
+            self._shells = {
+                key: kept for key, kept in self._shells.items() if kept.used > idle_since
+            }
+            if quota is not None and len(self._shells) >= quota:
+                raise Fault(
+                    soap.QUOTA_EXCEEDED,
+                    "w:QuotaLimit",
+                    "The WS-Management service cannot process the request. This user is allowed a "
+                    f"maximum number of {quota} concurrent shells, which has been exceeded.",
+                )
+            self._shells[shell.id] = shell
+        return shell
 
     def _command(self, request: Request, shell: Shell) -> bytes:
         arguments = request.body.iterfind("rsp:CommandLine/rsp:Arguments", soap.NAMESPACES)

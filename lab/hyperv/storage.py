@@ -185,6 +185,13 @@ class Storage:
         if known is not None:
             self._map_file(known).unlink(missing_ok=True)
 
+    def delete_unknown_layers(self) -> None:
+        """Deletes layer files that nothing is remembered of: their making was cut short."""
+        known = {str(self.local(image.path)) for image in self._store.state.images.values()}
+        for file in self._volumes.rglob("*.avhdx"):
+            if str(file) not in known:
+                file.unlink()
+
     def _map_file(self, image: Image) -> Path:
         return self._layers / f"{image.identifier}.map"
 

@@ -156,7 +156,7 @@ def test_killing_the_process_at_a_random_instant_loses_no_acknowledged_record(
     tmp_path: Path,
 ) -> None:
     seed = random.SystemRandom().randrange(10**6)
-    print(f"seed {seed}")  # noqa: T201
+    print(f"seed {seed}")
     rng = random.Random(seed)
     disks = make_disks(tmp_path)
     acknowledged = tmp_path / "ack-azure.jsonl"

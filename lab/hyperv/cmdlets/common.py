@@ -79,7 +79,8 @@ def _error_class(name: str) -> str:
 
 def _run(host: Host, function: Implementation) -> Callable[[Invocation], Iterable[Value]]:
     def run(invocation: Invocation) -> list[Value]:
-        with refusals():
+        # One cmdlet at a time: what it has checked still holds when it acts.
+        with host.lock, refusals():
             return list(function(host, invocation))
 
     return run

@@ -30,6 +30,9 @@ from lab.hyperv.powershell.values import (
 if TYPE_CHECKING:
     from lab.hyperv.powershell.interpreter import Interpreter
 
+# PowerShell takes the typographic quotes for the plain one; of two in a row the second counts.
+_DOUBLED_QUOTES = re.compile("['\u2018\u2019\u201a\u201b](['\u2018\u2019\u201a\u201b])")
+
 
 class StatementRunner(Protocol):
     """What expressions need of the statements around them."""
@@ -88,7 +91,7 @@ class Expressions:
         inner = node.named_children[0]
         words = self.text(inner)
         if inner.type == "verbatim_string_characters":
-            return words[1:-1].replace("''", "'")
+            return _DOUBLED_QUOTES.sub(r"\1", words[1:-1])
         if inner.type == "verbatim_here_string_characters":
             return words.split("\n", 1)[1].rsplit("\n", 1)[0].removesuffix("\r")
         if inner.type == "expandable_here_string_literal":

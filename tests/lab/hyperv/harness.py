@@ -41,7 +41,11 @@ class LabHost:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.settings = create_host(
-            directory, "HV01", volumes={"D": 1 << 30}, switches=["LAN", "DMZ"]
+            directory,
+            "HV01",
+            volumes={"D": 1 << 30},
+            switches=["LAN", "DMZ"],
+            shells_per_user=30,
         )
         raw = make_disks(directory / "raw")
         create_vm(

@@ -1,5 +1,6 @@
 """Disks: VHDs that qemu accepts, devices of exactly the disk's size, layers, kills in between."""
 
+import contextlib
 import os
 import random
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.guest import verify_acknowledged
 from lab.hyperv.disks import BLOCK, ImageDisk, LayerDisk
 from lab.hyperv.vhd import geometry, pack_footer, parse_footer
 from tests.lab.hyperv.harness import LabHost, Refused
@@ -19,6 +21,7 @@ from tests.waiting import wait_until
 DISK0 = "D:\\VMs\\web01\\disk0.vhd"
 DISK1 = "D:\\VMs\\web01\\disk1.vhd"
 ATTACH = "Add-VMHardDiskDrive -VMName mover01 SCSI 0 {} '{}'"
+_PAYLOADS = ((0, DISK0, 64 * MIB), (1, DISK1, 16 * MIB))
 DETACH = "Remove-VMHardDiskDrive -VMName mover01 SCSI 0 {}"
 
 
@@ -126,7 +129,7 @@ def test_vhdx_disks_are_raw_payload_with_their_own_identity(host: LabHost) -> No
 
 def test_kills_at_random_instants_never_leave_a_disk_in_between(host: LabHost) -> None:
     seed = random.SystemRandom().randrange(10**6)
-    print(f"seed {seed}")  # noqa: T201
+    print(f"seed {seed}")
     rng = random.Random(seed)
     payload = host.file(DISK0).read_bytes()[: 64 * MIB]
     for _ in range(6):
@@ -157,7 +160,7 @@ def _toggle_until_killed(host: LabHost, rng: random.Random) -> None:
 
 def test_a_layer_reads_through_writes_apart_and_merges_down(tmp_path: Path) -> None:
     seed = random.SystemRandom().randrange(10**6)
-    print(f"seed {seed}")  # noqa: T201
+    print(f"seed {seed}")
     rng = random.Random(seed)
     size = 4 * BLOCK + 1024
     base = tmp_path / "base"
@@ -207,6 +210,44 @@ def test_a_checkpoint_can_be_returned_to_or_kept(host: LabHost) -> None:
     assert host.file(DISK0).read_bytes() != before
     _judge(host.file(DISK0), 64 * MIB)
     assert set(os.listdir(host.file("D:\\VMs\\web01"))) == {"disk0.vhd", "disk1.vhd"}
+
+
+def test_kills_around_checkpoints_lose_no_acknowledged_record_and_leave_no_layer(
+    host: LabHost,
+) -> None:
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    for _ in range(5):
+        timer = threading.Timer(rng.uniform(0.05, 1.6), host.kill)
+        timer.start()
+        with contextlib.suppress(OSError, Refused):
+            while True:
+                host.ps("Checkpoint-VM web01 -SnapshotName one")
+                host.ps("Start-VM web01")
+                host.ps("Start-Sleep -Milliseconds 500")
+                host.ps("Remove-VMSnapshot -VMName web01 -Name one")
+                host.ps("Start-Sleep -Milliseconds 100")
+                host.ps("Stop-VM web01 -TurnOff")
+        timer.join()
+        host.start()
+        host.ps("if ([string](Get-VM web01).State -eq 'Running') { Stop-VM web01 -TurnOff }")
+        host.ps("Get-VMSnapshot web01 | Remove-VMSnapshot")
+        _wait_for_merge(host)
+        wait_until(lambda: not _layers(host), 15)
+    names = set(os.listdir(host.file("D:\\VMs\\web01")))
+    assert names == {"disk0.vhd", "disk1.vhd"}
+    acknowledged = host.directory / "guest" / "web01" / "ack-onprem.jsonl"
+    disks = {n: ImageDisk(host.file(path), size) for n, path, size in _PAYLOADS}
+    verdict = verify_acknowledged(disks, [acknowledged])
+    assert verdict.whole
+    print(f"{verdict.checked} records checked")
+    for _, path, size in _PAYLOADS:
+        _judge(host.file(path), size)
+
+
+def _layers(host: LabHost) -> list[str]:
+    return [i["path"] for i in host.state()["images"].values() if i["kind"] == "Differencing"]
 
 
 def _wait_for_records(host: LabHost, count: int) -> None:

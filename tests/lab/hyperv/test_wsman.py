@@ -128,6 +128,14 @@ def test_unknown_shells_and_foreign_requests_are_faults(shared: LabHost) -> None
             protocol.send_message(message)
 
 
+def test_shells_that_nobody_closes_use_up_the_quota(host: LabHost) -> None:
+    open_ones = [(protocol := host.protocol(), protocol.open_shell()) for _ in range(30)]
+    with pytest.raises(WSManFaultError, match="maximum number of 30 concurrent shells"):
+        host.protocol().open_shell()
+    open_ones[0][0].close_shell(open_ones[0][1])
+    assert host.protocol().open_shell()
+
+
 def test_errors_reach_the_client_as_clixml_which_pywinrm_reads(shared: LabHost) -> None:
     result = _session(shared).run_ps("Get-VM nosuch")
     assert result.status_code == 1
