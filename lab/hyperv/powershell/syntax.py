@@ -6,6 +6,7 @@ parse.
 """
 
 import re
+from collections.abc import Iterator
 
 import tree_sitter
 import tree_sitter_powershell
@@ -21,6 +22,11 @@ _SUFFIXED = re.compile(
     r"|(?<![\w.-])\d+(?:KB|MB|GB|TB|PB)\b",
     re.DOTALL | re.IGNORECASE,
 )
+# To PowerShell typographic quotes are quotes too, to be doubled inside a string of their kind.
+_LONE_QUOTES = {
+    "verbatim_string_characters": re.compile("['\u2018-\u201b]{2}|([\u2018-\u201b])"),
+    "expandable_string_literal": re.compile('`.|["\u201c-\u201e]{2}|([\u201c-\u201e])'),
+}
 # One child only: the grammar's ladder of precedences, of no meaning by itself.
 _LADDER = frozenset(
     f"{level}_{kind}"
@@ -52,7 +58,18 @@ def parse(script: str) -> tuple[Node, bytes]:
     root = tree_sitter.Parser(_LANGUAGE).parse(source).root_node
     if root.has_error:
         raise PowerShellError(_parse_error(root, source))
+    for node in _descendants(root):
+        quotes = _LONE_QUOTES.get(node.type)
+        if quotes and any(found[1] for found in quotes.finditer(text(node, source)[1:-1])):
+            # The grammar reads over it, PowerShell would end the string there.
+            raise PowerShellError(_parse_error(node, source))
     return root, source
+
+
+def _descendants(node: Node) -> Iterator[Node]:
+    yield node
+    for child in node.named_children:
+        yield from _descendants(child)
 
 
 def essence(node: Node) -> Node:

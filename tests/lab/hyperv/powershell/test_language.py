@@ -37,6 +37,7 @@ def lines(script: str) -> list[str]:
         ("[bool]''", "False"),
         ("[string[]]@(1,2) -join '-'", "1-2"),
         ("'it''s'", "it's"),
+        ("'it\u2018\u2019s'", "it\u2019s"),
         ('"q`"t`tn"', 'q"t\tn'),
         ('$a=1; "$a $($a+1) `$a ${a}"', "1 2 $a 1"),
         ("$a=1; '$a'", "$a"),
@@ -161,7 +162,9 @@ def test_what_is_wrong_is_refused_with_powershells_error_id(script: str, identif
     assert caught.split(",")[0].strip() == identifier
 
 
-@pytest.mark.parametrize("script", ["'unclosed", "if (", "@{ a = }", "foreach ($x of 1) {}"])
+@pytest.mark.parametrize(
+    "script", ["'unclosed", "'a\u2019b'", '"a\u201cb"', "if (", "@{ a = }", "foreach ($x of 1) {}"]
+)
 def test_a_script_that_does_not_parse_runs_nothing(script: str) -> None:
     result = run(f"'before'; {script}")
     assert (result.output, result.exit_code) == ("", 1)
