@@ -26,7 +26,7 @@ from lab.guest import Verdict
 from lab.stack import building, evidence
 from lab.stack.errors import LabError
 from lab.stack.evidence import DiskFile, Evidence
-from lab.stack.loopback import ask
+from lab.stack.loopback import ask, send
 from lab.stack.supervisor import Supervisor, product_command
 from lab.stack.temporal import WORKFLOW_ID
 from lab.world import World
@@ -103,17 +103,22 @@ class Lab(Supervisor):
 
         Raises:
             FailbackFailedError: with ``check``, it ended with a status other than 0.
+            LabError: it had not ended in time.
         """
-        done = subprocess.run(
-            [*product_command(), *arguments],
-            env=self.child_environment("cli"),
-            cwd=self.directory,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [*product_command(), *arguments],
+                env=self.child_environment("cli"),
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            words = " ".join(arguments)
+            raise LabError(f"`failback {words}` had not ended after {timeout:.0f} s.") from error
         if check and done.returncode:
             raise FailbackFailedError(arguments, done)
         return done
@@ -212,7 +217,7 @@ class Lab(Supervisor):
     def _words(self) -> str:
         try:
             state = self.status()
-        except (LabError, subprocess.SubprocessError) as error:
+        except LabError as error:
             return f"It cannot be asked: {error}"
         return f"blocked: {state.get('blocked')}; waiting: {state.get('waiting')!r}"
 
@@ -240,6 +245,17 @@ class Lab(Supervisor):
     def set_guest(self, **settings: Any) -> None:
         """Change the guest in Azure, for example ``refuse_shutdown=True``."""
         ask(f"{self._azure_url}/guests/{self.machine}", settings)
+
+    def write_azure(self, disk_id: str, offset: int, content: bytes) -> None:
+        """Write to a disk in Azure, as its machine would; padded with zeros to whole pages."""
+        padded = content + bytes(-len(content) % 512)
+        url = f"{self._azure_url}/disks/{self.world.azure_disk(disk_id)}?offset={offset}"
+        send(url, padded, "PUT")
+
+    def clear_azure(self, disk_id: str, offset: int, length: int) -> None:
+        """Clear (TRIM) a range of a disk in Azure, as its machine would."""
+        disk = self.world.azure_disk(disk_id)
+        send(f"{self._azure_url}/disks/{disk}?offset={offset}&length={length}", None, "DELETE")
 
     # --- what is true -------------------------------------------------------------------------
 

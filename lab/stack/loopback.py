@@ -32,18 +32,21 @@ def ask(url: str, body: Any = None, *, method: str | None = None, timeout: float
         NoAnswerError: no connection, or no whole answer within ``timeout`` seconds.
         RefusedError: a status of 400 or more.
     """
+    content = send(url, None if body is None else json.dumps(body).encode(), method, timeout)
+    return json.loads(content) if content else None
+
+
+def send(url: str, data: bytes | None, method: str | None, timeout: float = 10.0) -> bytes:
+    """The bytes that ``url`` answers; errors as of `ask`."""
     request = urllib.request.Request(
-        url,
-        data=None if body is None else json.dumps(body).encode(),
-        method=method,
-        headers={"Content-Type": "application/json"},
+        url, data=data, method=method, headers={"Content-Type": "application/json"}
     )
     try:
         with _opener.open(request, timeout=timeout) as answer:
-            content = answer.read()
+            content: bytes = answer.read()
     except urllib.error.HTTPError as error:
         said = error.read().decode(errors="replace").strip()
         raise RefusedError(error.code, f"{url} answers {error.code}: {said[:500]}") from error
     except (OSError, http.client.HTTPException) as error:
         raise NoAnswerError(f"{url} does not answer: {error}.") from error
-    return json.loads(content) if content else None
+    return content

@@ -100,8 +100,8 @@ async def _doctor(spec: FailbackSpec, remove: bool, timeout: int, *, ask: bool) 
     if ask and interactive():
         say(render.doctor_table(report))
         confirm(f"Remove these {len(report.leftovers)}?")
-    # The live runs are asked again: one may have started while the question stood. And only what was
-    # shown is removed: one that starts after that is no business of the doctor's.
+    # The live runs are asked again: one may have started while the question stood. And only what
+    # was shown is removed: a run that starts after that is no business of the doctor's.
     shown = sorted({leftover.run_id for leftover in report.leftovers})
     return await _look(client, spec, timeout, remove=True, only_runs=shown)
 
