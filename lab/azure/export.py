@@ -25,6 +25,7 @@ from lab.azure.pace import Pace
 from lab.azure.store import Store
 from lab.chaos import Action, Chaos
 from lab.disks import DiskError
+from lab.vhd import EPOCH, pack_footer
 from lab.writelog import PAGE
 
 DIFF_VERSION = "2019-07-07"  # first version with diffs against a URL
@@ -117,7 +118,7 @@ class ExportHost:
     def _export(self, grant: Grant) -> vhd.Export:
         view = self._library.disk(grant["disk"]).view(grant["snapshot"])
         unique = uuid.UUID(grant["disk"])
-        return vhd.Export(view, vhd.footer(view.size, unique, created=vhd.VHD_EPOCH))
+        return vhd.Export(view, pack_footer(view.size, unique, created=EPOCH))
 
     def _page_list(
         self, request: Request, grant: Grant, export: vhd.Export, action: Action | None

@@ -2,59 +2,13 @@
 
 from __future__ import annotations
 
-import struct
-import uuid
 from collections.abc import Iterator
 
 from lab.disks import SnapshotView
+from lab.vhd import FOOTER
 
-FOOTER = 512  # bytes
 CHUNK = 1024 * 1024  # bytes read at a time while a body is sent
-VHD_EPOCH = 946684800  # 2000-01-01 in seconds since 1970; VHD time stamps count from there
 _ZEROS = memoryview(bytes(CHUNK))
-
-
-def footer(size: int, unique_id: uuid.UUID, created: int) -> bytes:
-    """The footer of a fixed VHD of ``size`` bytes; ``created`` in seconds since 1970."""
-    fields = struct.pack(
-        ">8sIIQI4sI4sQQIII16sB427x",
-        b"conectix",
-        2,  # features: the reserved bit, always set
-        0x00010000,
-        0xFFFFFFFFFFFFFFFF,  # fixed disks have no dynamic header
-        max(0, created - VHD_EPOCH),
-        b"win ",
-        0x000A0000,
-        b"Wi2k",
-        size,
-        size,
-        _geometry(size),
-        2,  # fixed
-        0,
-        unique_id.bytes,
-        0,
-    )
-    checksum = ~sum(fields) & 0xFFFFFFFF
-    return fields[:64] + checksum.to_bytes(4, "big") + fields[68:]
-
-
-def _geometry(size: int) -> int:
-    """Cylinders, heads and sectors per track packed as the VHD specification computes them."""
-    sectors = min(size // 512, 65535 * 16 * 255)
-    if sectors >= 65535 * 16 * 63:
-        per_track, heads = 255, 16
-        tracks = sectors // per_track
-    else:
-        per_track = 17
-        tracks = sectors // per_track
-        heads = max(4, (tracks + 1023) // 1024)
-        if tracks >= heads * 1024 or heads > 16:
-            per_track, heads = 31, 16
-            tracks = sectors // per_track
-        if tracks >= heads * 1024:
-            per_track, heads = 63, 16
-            tracks = sectors // per_track
-    return (tracks // heads) << 16 | heads << 8 | per_track
 
 
 class Export:

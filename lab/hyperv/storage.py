@@ -14,9 +14,9 @@ from pathlib import Path
 
 from lab.hyperv.disks import ImageDisk, LayerDisk
 from lab.hyperv.model import HostState, Image, Machine, Store
-from lab.hyperv.vhd import FOOTER, Footer, pack_footer, parse_footer
 from lab.records import Disk
 from lab.sparse import copy_file
+from lab.vhd import FOOTER, Footer, pack_footer, parse_footer
 
 _log = logging.getLogger(__name__)
 _ABSOLUTE = re.compile(r"([A-Za-z]):[\\/](.*)", re.DOTALL)

@@ -7,7 +7,7 @@ from lab.hyperv.host import Host
 from lab.hyperv.model import Adapter, Checkpoint, Drive, Image, Machine, Switch
 from lab.hyperv.powershell.binding import enum
 from lab.hyperv.powershell.values import EnumMember, PSObject, Value
-from lab.hyperv.vhd import FOOTER
+from lab.vhd import FOOTER
 
 _PREFIX = "Microsoft.HyperV.PowerShell."
 _STATES = {"Running": 2, "Off": 3}

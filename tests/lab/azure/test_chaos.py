@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab import chaos, tls
-from lab.azure.vhd import footer
+from lab.vhd import pack_footer
 
 
 def test_without_rules_nothing_happens(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_certificates_are_made_once(tmp_path: Path) -> None:
 
 def test_the_vhd_footer_holds_its_own_checksum() -> None:
     size = 20 * 1024**2
-    page = footer(size, uuid.UUID(int=7), 1_700_000_000)
+    page = pack_footer(size, uuid.UUID(int=7), 1_700_000_000)
     assert len(page) == 512
     assert page[:8] == b"conectix"
     assert struct.unpack(">QQ", page[40:56]) == (size, size)

@@ -13,7 +13,7 @@ import pytest
 
 from lab.guest import verify_acknowledged
 from lab.hyperv.disks import BLOCK, ImageDisk, LayerDisk
-from lab.hyperv.vhd import geometry, pack_footer, parse_footer
+from lab.vhd import geometry, pack_footer, parse_footer
 from tests.lab.hyperv.harness import LabHost, Refused
 from tests.lab.images import MIB
 from tests.waiting import wait_until

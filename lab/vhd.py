@@ -11,7 +11,7 @@ COOKIE = b"conectix"
 # size, geometry (cylinders, heads, sectors), type, checksum, unique id, saved state.
 _FIELDS = struct.Struct(">8sIIQI4sI4sQQHBBII16sB")
 _CHECKSUM_AT = 64
-_EPOCH = 946_684_800
+EPOCH = 946_684_800
 """2000-01-01 in Unix time: VHD counts seconds from there."""
 _FIXED = 2
 _MAX_SECTORS = 65535 * 16 * 255
@@ -26,8 +26,9 @@ class Footer:
     disk_type: int
 
 
-def pack_footer(size_bytes: int, identifier: uuid.UUID) -> bytes:
-    """The footer of a fixed disk."""
+def pack_footer(size_bytes: int, identifier: uuid.UUID, created: float | None = None) -> bytes:
+    """The footer of a fixed disk; `created` in seconds since 1970, now unless given."""
+    at = time.time() if created is None else created
     cylinders, heads, sectors = geometry(size_bytes)
     footer = bytearray(
         _FIELDS.pack(
@@ -35,7 +36,7 @@ def pack_footer(size_bytes: int, identifier: uuid.UUID) -> bytes:
             2,
             0x00010000,
             0xFFFFFFFFFFFFFFFF,
-            max(0, int(time.time()) - _EPOCH),
+            max(0, int(at) - EPOCH),
             b"win ",
             0x000A0000,
             b"Wi2k",
