@@ -28,6 +28,23 @@ class Piece:
     kind: Kind | str
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Blocks that the target must get.
+
+    Attributes:
+        offset: On the disk.
+        length: Bytes.
+        buffer: Holds their content; None for zeros.
+        start: Of the content, in the buffer.
+    """
+
+    offset: int
+    length: int
+    buffer: Buffer | None = None
+    start: int = 0
+
+
 @dataclass(slots=True)
 class Batch:
     """Extents in flight, and what their pieces found to do.
@@ -41,11 +58,10 @@ class Batch:
         stage: Of the committer, that comes next.
         journal_end: Of its lane, once its old content is durable.
         sealed: Whether all pieces were handed out.
-        writes: (offset, content) of what differs.
-        zeros: (offset, length) of what must become zeros.
+        changes: What differs.
         digests: (first block, digests) of what was read.
         clear: (first block, count) of what is zeros now.
-        buffers: Hold the content of `writes`.
+        buffers: Hold the content of `changes`.
     """
 
     lane: int
@@ -56,8 +72,7 @@ class Batch:
     stage: int = 0
     journal_end: int = 0
     sealed: bool = False
-    writes: list[tuple[int, memoryview]] = field(default_factory=list)
-    zeros: list[tuple[int, int]] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
     digests: list[tuple[int, bytes]] = field(default_factory=list)
     clear: list[tuple[int, int]] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
@@ -72,4 +87,4 @@ class Batch:
     @property
     def is_dirty(self) -> bool:
         """Whether it changes the target."""
-        return bool(self.writes or self.zeros)
+        return bool(self.changes)

@@ -10,8 +10,17 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from models.errors import VerificationFailed
-from transfer.batch import Batch
-from transfer.blocks import BLOCK, DIGEST, Buffer, block_count, digest_blocks
+from transfer.batch import Batch, Change
+from transfer.blocks import (
+    BLOCK,
+    DIGEST,
+    ZERO_DIGEST,
+    Buffer,
+    block_count,
+    digest_blocks,
+    is_zero,
+    same,
+)
 from transfer.journal import JournalLane
 from transfer.ledger import Layer, Ledger
 from transfer.lock import WriterLock
@@ -75,12 +84,13 @@ class Committer:
             Superseded: If a newer writer came.
             DeviceFailed: If the target fails.
         """
-        for offset, content in sorted(batch.writes, key=_by_offset):
+        for change in sorted(batch.changes, key=_by_offset):
             self._lock.check()
-            self._target.write(offset, content)
-        for offset, length in sorted(batch.zeros):
-            self._lock.check()
-            self._target.zero(offset, length)
+            if change.buffer is None:
+                self._target.zero(change.offset, change.length)
+            else:
+                content = change.buffer.view[change.start : change.start + change.length]
+                self._target.write(change.offset, content)
         if batch.is_dirty:
             self._target.flush()
 
@@ -121,38 +131,38 @@ class Committer:
             self._manifest.store(first, bytes(joined))
 
     def _read_back(self, batch: Batch) -> None:
-        """Compare the device with the source's digests, which the manifest has by now."""
+        """Compare the device with what came from the source, which is still at hand."""
         if not self._verify:
             return
-        changed = [(offset, len(content)) for offset, content in batch.writes] + batch.zeros
-        changed.sort()
-        shares = [changed[number::READ_BACK_THREADS] for number in range(READ_BACK_THREADS)]
+        changes = sorted(batch.changes, key=_by_offset)
+        shares = [changes[number::READ_BACK_THREADS] for number in range(READ_BACK_THREADS)]
         for _ in self._readers.map(self._read_back_share, shares):
             pass
 
-    def _read_back_share(self, changed: list[tuple[int, int]]) -> None:
-        if not changed:
+    def _read_back_share(self, changes: list[Change]) -> None:
+        if not changes:
             return
         buffer = Buffer(READ_BACK_BYTES)
-        for offset, length in changed:
-            for start in range(0, length, READ_BACK_BYTES):
-                size = min(READ_BACK_BYTES, length - start)
-                expect_on_device(self._target, self._manifest, buffer, offset + start, size)
+        for change in changes:
+            for start in range(0, change.length, READ_BACK_BYTES):
+                size = min(READ_BACK_BYTES, change.length - start)
+                self._target.read_back(change.offset + start, buffer, size)
+                self._expect(change, start, buffer, size)
 
-
-def expect_on_device(
-    target: DeviceTarget, manifest: Manifest, buffer: Buffer, offset: int, length: int
-) -> None:
-    """Read whole blocks back from the device and compare them with the manifest.
-
-    Raises:
-        VerificationFailed: If they differ.
-    """
-    target.read_back(offset, buffer, length)
-    expected = manifest.digests(offset // BLOCK, block_count(length))
-    found = digest_blocks(buffer, 0, length)
-    if found != expected:
-        raise_difference(target, offset, expected, found)
+    def _expect(self, change: Change, start: int, found: Buffer, length: int) -> None:
+        if change.buffer is None:
+            if not is_zero(found, 0, length):
+                zeros = ZERO_DIGEST * block_count(length)
+                raise_difference(
+                    self._target, change.offset + start, zeros, digest_blocks(found, 0, length)
+                )
+            return
+        place = change.start + start
+        if not same(found.address, change.buffer.address + place, length):
+            expected = digest_blocks(change.buffer, place, length)
+            raise_difference(
+                self._target, change.offset + start, expected, digest_blocks(found, 0, length)
+            )
 
 
 def raise_difference(target: DeviceTarget, offset: int, expected: bytes, found: bytes) -> None:
@@ -173,5 +183,5 @@ def raise_difference(target: DeviceTarget, offset: int, expected: bytes, found: 
             )
 
 
-def _by_offset(write: tuple[int, memoryview]) -> int:
-    return write[0]
+def _by_offset(change: Change) -> int:
+    return change.offset

@@ -44,7 +44,10 @@ class Dispatcher:
         self._batch_bytes = batch_bytes
         self._piece_bytes = piece_bytes
         self._zero_piece_bytes = zero_piece_bytes
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)  # readers wait for it
+        self._ready = threading.Condition(self._lock)  # the committer's stages do
+        self._ended = threading.Condition(self._lock)  # the caller does
         self._pieces: deque[Piece] = deque()
         self._batches: deque[Batch] = deque()
         self._held: tuple[Extent, list[tuple[int, int, str]], int] | None = None
@@ -55,66 +58,68 @@ class Dispatcher:
 
     def next_piece(self) -> Piece | None:
         """The next piece to read, once there is room for it; None when there is no more to do."""
-        with self._changed:
+        with self._lock:
             while not self._error:
                 if self._pieces:
                     return self._pieces.popleft()
                 if self._exhausted:
                     return None
                 if not self._fill():
-                    self._changed.wait()
+                    self._room.wait()
             return None
 
     def finish(self, piece: Piece) -> None:
         """Tell that a piece was read, and what it found was put into its batch."""
-        with self._changed:
+        with self._lock:
             piece.batch.pending -= 1
-            self._changed.notify_all()
+            if piece.batch.is_read:
+                self._ready.notify_all()
 
     def next_batch(self, stage: int) -> Batch | None:
         """The next batch for a stage of the committer, in order; None when there is no more.
 
         A batch comes to the first stage when all its pieces are read.
         """
-        with self._changed:
+        with self._lock:
             while not self._error:
                 batch = next((one for one in self._batches if one.stage <= stage), None)
                 if batch is None and self._exhausted:
                     return None
                 if batch is not None and batch.stage == stage and batch.is_read:
                     return batch
-                self._changed.wait()
+                self._ready.wait()
             return None
 
     def passed(self, batch: Batch) -> None:
         """Tell that a batch has passed the stage it was in."""
-        with self._changed:
+        with self._lock:
             batch.stage += 1
-            self._changed.notify_all()
+            self._ready.notify_all()
 
     def committed(self, batch: Batch) -> None:
         """Tell that the oldest batch is durable: there is room for another."""
-        with self._changed:
+        with self._lock:
             oldest = self._batches.popleft()
             assert oldest is batch
-            self._changed.notify_all()
+            self._room.notify_all()
 
     def fail(self, error: BaseException) -> None:
         """Stop everything; the first error is the one that is raised."""
-        with self._changed:
+        with self._lock:
             self._error = self._error or error
-            self._changed.notify_all()
+            for waiting in (self._room, self._ready, self._ended):
+                waiting.notify_all()
 
     def thread_ended(self) -> None:
         """Tell that a reader or the committer is through."""
-        with self._changed:
+        with self._lock:
             self._finished += 1
-            self._changed.notify_all()
+            self._ended.notify_all()
 
     def wait(self, threads: int, timeout: float) -> bool:
         """Whether all threads are through, waiting no longer than `timeout` seconds."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._finished >= threads, timeout)
+        with self._lock:
+            return self._ended.wait_for(lambda: self._finished >= threads, timeout)
 
     @property
     def error(self) -> BaseException | None:
@@ -124,7 +129,7 @@ class Dispatcher:
     @property
     def in_flight(self) -> int:
         """Bytes of the batches that are not durable."""
-        with self._changed:
+        with self._lock:
             return sum(batch.room for batch in self._batches)
 
     def _fill(self) -> bool:
@@ -156,7 +161,6 @@ class Dispatcher:
             piece.batch.holes += piece.length
         else:
             self._pieces.append(piece)
-            self._changed.notify_all()
 
     def _open_batch(self) -> Batch | None:
         if self._batches and not self._batches[-1].sealed:
@@ -170,7 +174,7 @@ class Dispatcher:
 
     def _seal(self, batch: Batch) -> None:
         batch.sealed = True
-        self._changed.notify_all()
+        self._ready.notify_all()
 
     def _take_extent(self) -> tuple[Extent, list[tuple[int, int, str]], int] | None:
         """The next extent, its pieces (offset, length, kind) and the room they need at worst."""

@@ -142,7 +142,7 @@ def _last_stage_job(
             batch.counters.add(holes)
             meter.add(holes)
             committer.stages[last](batch)
-            batch.writes.clear()
+            batch.changes.clear()
             for buffer in batch.buffers:
                 pool.release(buffer)
             dispatcher.committed(batch)

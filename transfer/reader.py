@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
-from transfer.batch import Batch, Piece
+from transfer.batch import Batch, Change, Piece
 from transfer.blocks import (
     BLOCK,
     DIGEST,
@@ -114,7 +114,8 @@ class Reader:
         blocks = [not is_zero(self._old, at, size) for at, size in _blocks(0, length)]
         for first, count in _runs(blocks):
             size = _length(first, count, length)
-            self._change(piece.batch, self._old, offset, first * BLOCK, size, None)
+            change = Change(offset + first * BLOCK, size)
+            self._change(piece.batch, self._old, change, first * BLOCK)
             counters.bytes_zeroed += size
 
     def _compare(
@@ -133,8 +134,8 @@ class Reader:
         written = zeroed = 0
         for first, count, zeros in _differing(new, old, digests, start, length):
             at, size = first * BLOCK, _length(first, count, length)
-            content = None if zeros else new.view[start + at : start + at + size]
-            self._change(piece.batch, old, offset, at, size, content)
+            change = Change(offset + at, size, None if zeros else new, start + at)
+            self._change(piece.batch, old, change, at)
             if zeros:
                 zeroed += size
             else:
@@ -144,22 +145,11 @@ class Reader:
         counters.bytes_skipped_equal += length - written - zeroed
         return written > 0
 
-    def _change(
-        self,
-        batch: Batch,
-        old: Buffer,
-        offset: int,
-        at: int,
-        length: int,
-        content: memoryview | None,
-    ) -> None:
-        """Save the old content of blocks and have the committer replace it; None means zeros."""
-        self._save(self._lanes[batch.lane], old, offset, at, length)
+    def _change(self, batch: Batch, old: Buffer, change: Change, at: int) -> None:
+        """Save the old content, `at` in its window, and have the committer replace it."""
+        self._save(self._lanes[batch.lane], old, change.offset - at, at, change.length)
         with batch.lock:
-            if content is None:
-                batch.zeros.append((offset + at, length))
-            else:
-                batch.writes.append((offset + at, content))
+            batch.changes.append(change)
 
     def _save(self, lane: JournalLane, old: Buffer, offset: int, at: int, length: int) -> None:
         """Journal blocks `at` in the window of old content, in runs of data and of zeros."""

@@ -108,6 +108,34 @@ def test_a_damaged_block_is_found_by_verification(site: Site) -> None:
             opened.verify_all()
 
 
+class LyingTarget(DeviceTarget):
+    """A disk that stores something else than what it was given, or does not zero."""
+
+    def write(self, offset: int, view: memoryview) -> None:
+        """Write with one bit turned."""
+        content = bytearray(view)
+        content[-1] ^= 1
+        super().write(offset, memoryview(content))
+
+    def zero(self, offset: int, length: int) -> None:
+        """Leave everything as it was."""
+
+
+@pytest.mark.parametrize("what", ["data", "zeros"])
+def test_a_device_that_stores_something_else_stops_the_round(site: Site, what: str) -> None:
+    wanted = site.wanted if what == "data" else bytes(SIZE)
+    source = FileSource(write_sparse(site.directory / "other", wanted))
+    lying = LyingTarget(site.target, SIZE)
+    opened = open_session(site.directory / "state", "disk-1", "run-1", lying)
+    with opened, pytest.raises(VerificationFailed, match="not what was written"):
+        opened.apply_round(PLAN, source, source.allocated)
+    with site.open() as opened:
+        assert opened.status().rounds == ()
+        opened.roll_back()
+    assert site.target.read_bytes() == site.original
+    source.close()
+
+
 def test_a_source_that_is_not_the_last_rounds_is_found_by_verification(site: Site) -> None:
     other = FileSource(write_sparse(site.directory / "other", site.original))
     with site.open() as opened:
