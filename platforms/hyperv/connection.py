@@ -27,8 +27,9 @@ from winrm.exceptions import (
     WSManFaultError,
 )
 from winrm.protocol import Protocol
+from winrm.transport import HAVE_KERBEROS
 
-from models.errors import HypervisorFailed, Stopped
+from models.errors import HypervisorFailed, InvalidConfiguration, Stopped
 from platforms.hyperv import errors, scripts
 from platforms.hyperv.settings import HyperVHost
 
@@ -39,6 +40,9 @@ _CODEPAGE_UTF8 = 65001
 _STDIN_CHUNK_BYTES = 64 * 1024
 # Hosts and firewalls drop silent connections after minutes; a kept one older than this is renewed.
 _KEEP_SECONDS = 60.0
+# A client that died leaves its shell, and the host allows a user few: it may end an idle one early.
+# Far above the pause between two requests of a client that lives.
+_SHELL_IDLE = "PT180S"
 _POWERSHELL = "powershell.exe -NoProfile -NonInteractive -ExecutionPolicy Bypass -EncodedCommand "
 # What pywinrm lets through besides its own errors: it reads answers with `next`, ElementTree and
 # `assert`, and TLS, NTLM and sockets have theirs.
@@ -67,6 +71,11 @@ class Connection:
         self._host = host
         self._shell: str | None = None
         self.used_at = 0.0
+        if host.transport == "kerberos" and not HAVE_KERBEROS:
+            raise InvalidConfiguration(
+                f"{name} is configured for Kerberos, and this installation has no support for it.",
+                hint="Install failback[kerberos], or use transport: ntlm.",
+            )
         self._protocol = Protocol(
             endpoint=host.endpoint,
             transport=host.transport,
@@ -109,7 +118,9 @@ class Connection:
     def _begin(self, script: str) -> str:
         kept = self._shell is not None
         if self._shell is None:
-            self._shell = self._protocol.open_shell(codepage=_CODEPAGE_UTF8, noprofile=True)
+            self._shell = self._protocol.open_shell(
+                codepage=_CODEPAGE_UTF8, noprofile=True, idle_timeout=_SHELL_IDLE
+            )
         by_stdin = len(script) > scripts.COMMAND_LINE_LIMIT
         line = _POWERSHELL + _encoded(scripts.BOOTSTRAP if by_stdin else script)
         try:
@@ -213,15 +224,16 @@ class ConnectionPool:
     def _run(self, script: str, deadline: float, stop: threading.Event | None) -> tuple[bytes, int]:
         connection = self._take() or Connection(self._name, self._host)
         try:
-            result = connection.run(script, deadline, stop)
-        except _ShellGone:
-            connection.abandon()
-            connection = Connection(self._name, self._host)
             try:
                 result = connection.run(script, deadline, stop)
-            except BaseException:
+            except _ShellGone:
                 connection.abandon()
-                raise
+                connection = Connection(self._name, self._host)
+                result = connection.run(script, deadline, stop)
+        except (Stopped, HypervisorFailed):
+            # The host listens, so it can be told to free the shell: a user may have few.
+            connection.close()
+            raise
         except BaseException:
             connection.abandon()
             raise

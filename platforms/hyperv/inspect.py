@@ -71,7 +71,9 @@ def _reach_code(error: FailbackError) -> tuple[str, str]:
     if isinstance(error, InvalidConfiguration):
         if "Hyper-V module" in error.hint:
             return "Hyper-V module", "MODULE"
-        return "host's certificate", "CERTIFICATE"
+        if "certificate" in error.message:
+            return "host's certificate", "CERTIFICATE"
+        return "configuration", "CONFIGURATION"
     return "host reachable", "HOST"
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,14 @@ def test_a_dropped_connection_is_an_error_that_may_be_tried_again(
         pool.ask("answer", scripts.host_facts())
     assert caught.value.retryable
     assert pool.ask("answer", scripts.host_facts())["name"] == "HV1"
+
+
+def test_kerberos_without_its_library_is_a_matter_of_installation(hypervisor: Hypervisor) -> None:
+    failed = _failed(hypervisor.platform(transport="kerberos"))
+    missing = find_spec("kerberos") is None
+    assert [code for code, _ in failed] == [
+        "FB-CHK-HYPERV-CONFIGURATION" if missing else "FB-CHK-HYPERV-ACCOUNT"
+    ]
 
 
 def test_quotas_are_named(hypervisor: Hypervisor, pool: ConnectionPool, fair_weather: None) -> None:
