@@ -2,6 +2,12 @@
 
 Commands run in threads and leave their output here until it is fetched. Shells live in memory: like
 real ones they are gone when the service dies, and clients have to open new ones.
+
+Misbehaviour: the rules of `lab.chaos` for the emulator ``hyperv`` name a cmdlet as operation
+(resource: the machine's name or a path) or ``wsman.Create``, ``wsman.Command``, ``wsman.Send``,
+``wsman.Receive``, ``wsman.Signal``, ``wsman.Delete``. ``delay``, ``hang``, ``drop`` (before or
+after) and ``fail`` work for all of them, ``throttle`` is a quota fault of the wire. ``Start-VM``
+also knows ``boot_failure`` and ``no_heartbeat``, ``Stop-VM`` knows ``refuse_shutdown``.
 """
 
 import logging

@@ -39,7 +39,12 @@ _BY_NAME = ("Name", "VMName", "Path", "InputObject")
 
 
 def load_syntaxes() -> dict[str, Syntax]:
-    """Every cmdlet that exists: those of Microsoft's reference, and the common ones beside them."""
+    """Every cmdlet that exists, with its parameter sets.
+
+    ``cmdlets.json`` holds the syntax lines of Microsoft's reference for Windows Server 2025 (docset
+    winserver2025-ps of windows-powershell-docs), ``cmdlets_other.json`` those of further cmdlets,
+    written by hand from their help.
+    """
     folder = Path(__file__).parent.parent
     syntaxes: dict[str, Syntax] = {}
     for file in ("cmdlets.json", "cmdlets_other.json"):
