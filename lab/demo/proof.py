@@ -18,8 +18,9 @@ from typing import Any
 
 from lab.guest import Verdict
 from lab.stack import evidence
+from lab.stack.errors import LabError
 from lab.stack.evidence import DiskFile
-from lab.stack.lab import FailbackFailedError, Lab
+from lab.stack.lab import Lab
 from lab.stack.terminal import human_size
 
 MOST_DOWNTIME_SECONDS = 10.0
@@ -142,7 +143,7 @@ class Proof:
     def _doctor(self) -> None:
         try:
             found: dict[str, Any] = self._lab.doctor()
-        except FailbackFailedError as error:
+        except LabError as error:
             self.add("failback doctor", False, str(error)[:300])
             return
         left = [*(found.get("leftovers") or []), *(found.get("problems") or [])]

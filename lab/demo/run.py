@@ -137,7 +137,8 @@ class Demo:
         proof.limits(verdict.downtime, lab.peak_memory_bytes("mover"))
         before = [one for one in _ended_rounds(state) if not one.get("final")]
         needed = 1 if self._arguments.interactive else self._arguments.rounds
-        proof.add(f"at least {needed} rounds before", len(before) >= needed, f"{len(before)}")
+        counted = f"{len(before)}; at least {needed} wanted"
+        proof.add("rounds before the failover", len(before) >= needed, counted)
         report = lab.directory / f"failback-{lab.machine}.html"
         lab.failback("report", lab.machine, "--output", str(report))
         self._seconds["all"] = time.monotonic() - self._began
