@@ -35,12 +35,14 @@ class Switch(BaseModel):
 
 
 class Drive(BaseModel):
-    """A hard disk drive of a machine: a place on a controller and the image in it."""
+    """A hard disk drive of a machine: a place on a controller and the image in it, or a physical
+    disk of the host with its number (the lab shows those, and does nothing with them)."""
 
     controller_type: Literal["IDE", "SCSI"]
     controller_number: int
     controller_location: int
     path: str
+    disk_number: int | None = None
 
     @property
     def place(self) -> tuple[str, int, int]:
@@ -65,7 +67,7 @@ class Adapter(BaseModel):
     switch: str | None = None
     mac: str = "000000000000"
     dynamic_mac: bool = True
-    vlan_mode: Literal["Untagged", "Access"] = "Untagged"
+    vlan_mode: Literal["Untagged", "Access", "Trunk"] = "Untagged"
     vlan_id: int = 0
     leased: list[str] = []
     guest: StaticAddress = Field(default_factory=StaticAddress)
@@ -109,6 +111,7 @@ class Machine(BaseModel):
     secure_boot_template: str = "MicrosoftWindows"
     first_boot: str = ""
     shutdown_service: bool = True
+    disabled_services: list[str] = []
     drives: list[Drive] = []
     adapters: list[Adapter] = []
     checkpoints: list[Checkpoint] = []
@@ -159,7 +162,6 @@ class HostState(BaseModel):
     machines: list[Machine] = []
     images: dict[str, Image] = {}
     merges: list[Merge] = []
-    next_mac: int = 1
 
 
 class Store:

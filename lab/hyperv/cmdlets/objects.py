@@ -90,7 +90,7 @@ def drive_object(machine: Machine, drive: Drive) -> PSObject:
             ("ControllerNumber", number),
             ("ControllerLocation", location),
             ("Path", drive.path),
-            ("DiskNumber", None),
+            ("DiskNumber", drive.disk_number),
             ("Name", f"Hard Drive on {kind} controller number {number} at location {location}"),
         ],
         text=f"{_PREFIX}HardDiskDrive",
@@ -157,7 +157,7 @@ def adapter_object(host: Host, machine: Machine, adapter: Adapter) -> PSObject:
 
 def vlan_object(adapter: Adapter) -> PSObject:
     """A VMNetworkAdapterVlanSetting."""
-    modes = {"Untagged": 0, "Access": 1}
+    modes = {"Untagged": 0, "Access": 1, "Trunk": 2}
     return PSObject(
         f"{_PREFIX}VMNetworkAdapterVlanSetting",
         [
@@ -214,7 +214,7 @@ def service_objects(host: Host, machine: Machine) -> list[PSObject]:
     """The VMIntegrationComponents of a machine."""
     found = []
     for name, service_id in _SERVICES.items():
-        enabled = name != "Guest Service Interface"
+        enabled = name not in ("Guest Service Interface", *machine.disabled_services)
         if name == "Shutdown":
             enabled = machine.shutdown_service
         status: Value = "OK" if enabled and host.booted(machine) else ""
