@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lab.hyperv.model import Adapter, Checkpoint
+from lab.hyperv.model import Adapter, Checkpoint, Drive
 from models.machine import CloudMachine, OnPremisesReport, Verdict
 from models.spec import FailbackSpec
 from platforms.base import Call
@@ -37,6 +37,19 @@ def seed(hypervisor: Hypervisor) -> None:
     shared = simple("shared")
     hypervisor.machine("other", {"SCSI 0:0": shared.drives[0].path})
     simple("adapters", adapters=[Adapter(name="Network Adapter"), Adapter(name="Second")])
+    simple("trunk", adapters=[Adapter(name="Trunk", switch="LAN", vlan_mode="Trunk")])
+    through = simple("pass-through")
+    through.drives.append(
+        Drive(
+            controller_type="SCSI",
+            controller_number=0,
+            controller_location=1,
+            path="Disk 2 60.00 GB Bus 0 Lun 0 Target 1",
+            disk_number=2,
+        )
+    )
+    simple("deaf", disabled_services=["Heartbeat"])
+    simple("big", 60 * GIB)
     hypervisor.machine("stopped mover", mover=True)
     hypervisor.disk("D:\\New\\taken\\taken-os.vhdx")
 
@@ -98,6 +111,13 @@ CASES: list[tuple[str, FailbackSpec, CloudMachine | None, set[str]]] = [
         ONE,
         {"SWITCH"},
     ),
+    (
+        "trunk",
+        spec("trunk", adapters=[{"name": "Trunk", "vlan_id": 5}]),
+        ONE,
+        {"VLAN-MODE"},
+    ),
+    ("pass-through", spec("pass-through"), ONE, {"PASS-THROUGH"}),
     ("name is taken", alternate("good"), ONE, {"NAME"}),
     ("relative path", alternate("n1", storage_path="New"), ONE, {"STORAGE"}),
     ("file in the way", alternate("taken"), ONE, {"FILE-EXISTS"}),
@@ -126,10 +146,18 @@ def test_a_check_says_no_with_its_own_code(
     assert any(check.name == "mover runs" for check in report.checks)
 
 
-def test_warnings_forbid_nothing(platform: HyperVPlatform) -> None:
-    report = platform.inspect(spec("automatic"), ONE, MOVER, Call())
+@pytest.mark.parametrize(
+    ("name", "size", "code"),
+    [
+        ("automatic", 16 * MIB, "AUTOMATIC-CHECKPOINTS"),
+        ("deaf", 16 * MIB, "HEARTBEAT"),
+        ("big", 60 * GIB, "ROOM"),
+    ],
+)
+def test_warnings_forbid_nothing(platform: HyperVPlatform, name: str, size: int, code: str) -> None:
+    report = platform.inspect(spec(name), cloud(size), MOVER, Call())
     assert _codes(report, Verdict.FAILED) == []
-    assert P + "AUTOMATIC-CHECKPOINTS" in _codes(report, Verdict.WARNING)
+    assert _codes(report, Verdict.WARNING) == [P + code]
 
 
 @pytest.mark.parametrize(
