@@ -1,0 +1,48 @@
+"""The page about the lab, played: every command of it is run, in the order of a reader who makes
+trouble between the first round and the failover."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from tests.docs.tables import DOCS
+from tests.starter.conftest import BINARIES
+
+
+def _blocks() -> list[str]:
+    return re.findall(r"```sh\n(.*?)```", (DOCS / "lab.md").read_text(), re.DOTALL)
+
+
+def test_every_command_on_the_page_works(tmp_path: Path) -> None:
+    play, look, go_through, trouble = _blocks()
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("TEMPORAL_", "FAILBACK_", "AZURE_", "IDENTITY_"))
+    }
+    environment["PATH"] = f"{BINARIES}:{environment['PATH']}"
+    try:
+        done = subprocess.run(
+            ["bash", "-eu", "-c", play + look + trouble + go_through],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert "All checks hold" in done.stdout
+        assert "Completed" in done.stdout
+        assert (tmp_path / "failback-web01.html").stat().st_size > 10_000
+    finally:
+        subprocess.run(
+            [str(BINARIES / "failback"), "lab", "down", "--delete"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+    assert not (tmp_path / ".lab").exists()
