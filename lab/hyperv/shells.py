@@ -23,7 +23,7 @@ from lab.hyperv.cmdlets import host_commands
 from lab.hyperv.commands import Line, run_line
 from lab.hyperv.host import Host
 from lab.hyperv.powershell.session import Session
-from lab.hyperv.powershell.values import CmdletError, Value, as_list, to_string
+from lab.hyperv.powershell.values import CmdletError, PSObject, Value, as_list, to_string
 from lab.hyperv.soap import Fault, Request
 
 _log = logging.getLogger(__name__)
@@ -33,6 +33,12 @@ STREAM_BYTES = 100_000
 IDLE_SECONDS = 7200.0
 """An idle shell lives so long, by WinRM's default IdleTimeout."""
 _WAIT_STEP_SECONDS = 0.05
+
+
+_ABOUT = (
+    *("VM", "VMName", "VMHardDiskDrive", "VMNetworkAdapter", "VMSnapshot", "VMFirmware"),
+    *("Name", "Path", "LiteralPath", "ClassName", "InputObject"),
+)
 
 
 class DropConnection(Exception):
@@ -197,7 +203,7 @@ class Shells:
 
     def _before(self, name: str, values: Mapping[str, Value], session: Session) -> None:
         """Chaos before a cmdlet: what it cannot do here, the cmdlet finds in the session."""
-        action = self._chaos.consult(name, _resource(values))
+        action = self._chaos.consult(name, self._resource(values))
         session.misbehaviour = action
         if action is None:
             return
@@ -211,6 +217,19 @@ class Shells:
                 identifier=action.code or "OperationFailed",
                 category="InvalidOperation",
             )
+
+    def _resource(self, values: Mapping[str, Value]) -> str:
+        """What a cmdlet is about, for the rules: the machine's name or a path."""
+        for item in as_list(values.get("Id")):
+            for machine in self._host.state.machines:
+                if machine.id == to_string(item).lower():
+                    return machine.name
+        for name in _ABOUT:
+            for item in as_list(values.get(name)):
+                if isinstance(item, PSObject):
+                    return to_string(item.properties["VMName"] or item.properties["Name"])
+                return to_string(item)
+        return ""
 
     def _after(self, name: str, values: Mapping[str, Value], session: Session) -> None:
         action = session.misbehaviour
@@ -252,12 +271,3 @@ class Shells:
                 streams.append((name, piece))
         left = any(run.output.values())
         return soap.received(request, run.id, streams, None if left else run.exit_code)
-
-
-def _resource(values: Mapping[str, Value]) -> str:
-    """What a cmdlet is about, for chaos rules: the machine's name or a path."""
-    for name in ("VMName", "Name", "VM", "Path", "LiteralPath"):
-        for item in as_list(values.get(name)):
-            properties = getattr(item, "properties", None)
-            return to_string(properties["Name"] if properties is not None else item)
-    return ""

@@ -9,7 +9,6 @@ from lab.hyperv.powershell.binding import ENUMERATIONS, convert
 from lab.hyperv.powershell.syntax import Node, essence, text
 from lab.hyperv.powershell.values import (
     CUSTOM_OBJECT,
-    EnumMember,
     ErrorRecord,
     Hashtable,
     PowerShellError,
@@ -486,6 +485,3 @@ def format_string(template: str, values: list[Value]) -> str:
 
     pattern = r"\{\{|\}\}|\{(?P<index>\d+)(?:,(?P<width>-?\d+))?(?::(?P<format>[^}]*))?\}"
     return re.sub(pattern, replace, template)
-
-
-__all__ = ["EnumMember", "Expressions", "arithmetic", "assign", "cast", "compare", "format_string"]

@@ -61,7 +61,6 @@ class Session:
     standard_input: Callable[[], str] = field(default=lambda: "")
     errors: list[ErrorRecord] = field(default_factory=list)
     output: io.StringIO = field(default_factory=io.StringIO)
-    interactive: bool = False
     environment: MutableMapping[str, str] = field(default_factory=dict)
     before: Callable[[str, Mapping[str, Value]], None] = field(default=lambda name, values: None)
     """Called with every cmdlet's name and arguments before it runs; may delay it or raise."""

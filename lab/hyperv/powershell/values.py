@@ -8,7 +8,7 @@ properties, hashtables that ignore case, enumeration members, error records.
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -156,7 +156,6 @@ class ScriptBlock:
 
     node: Any
     source: bytes
-    parameters: list[str] = field(default_factory=list)
 
 
 def _fold(key: Value) -> Value:

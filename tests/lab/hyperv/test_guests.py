@@ -110,7 +110,7 @@ def test_chaos_fails_delays_and_drops_a_cmdlet(host: LabHost) -> None:
         },
     )
     with pytest.raises(Refused, match="worker process is gone") as caught:
-        host.ps("Start-VM web01")
+        host.ps("Get-VM web01 | Start-VM")
     assert caught.value.fqid == "OperationFailed,Microsoft.HyperV.PowerShell.Commands.StartVM"
     for when, made in (("before", False), ("after", True)):
         rule = {"operation": "Set-VM", "action": "drop", "when": when, "times": 1}
