@@ -36,7 +36,12 @@ from tests.waiting import wait_until
 PASSWORD = "wrong-Passw0rd!"
 
 
+# WinRM's own default is 30; fewer make the quota quicker to meet.
+SHELLS = 12
+
+
 def seed(hypervisor: Hypervisor) -> None:
+    hypervisor.state.shells_per_user = SHELLS
     hypervisor.simple("web01")
     for number in range(150):
         hypervisor.machine(f"Maschine {number:03d} ü東京", notes="x" * 2000)
@@ -207,6 +212,33 @@ def test_a_dropped_connection_is_an_error_that_may_be_tried_again(
         pool.ask("answer", scripts.host_facts())
     assert caught.value.retryable
     assert pool.ask("answer", scripts.host_facts())["name"] == "HV1"
+
+
+def test_calls_told_to_stop_leave_no_shells_behind(
+    hypervisor: Hypervisor, pool: ConnectionPool
+) -> None:
+    stop = threading.Event()
+    stop.set()
+    for _ in range(SHELLS * 2):
+        with pytest.raises(Stopped):
+            pool.ask("answer", scripts.host_facts(), stop=stop)
+    assert pool.ask("answer", scripts.host_facts())["name"] == "HV1"
+
+
+def test_shells_beyond_the_quota_are_refused_and_may_be_tried_again(
+    hypervisor: Hypervisor, fair_weather: None
+) -> None:
+    pools = [ConnectionPool("hv1", hypervisor.host()) for _ in range(SHELLS + 1)]
+    for pool in pools[:-1]:
+        with suppress(HypervisorUnreachable):  # shells that other tests lost count too
+            pool.ask("answer", scripts.host_facts())
+    with pytest.raises(HypervisorUnreachable, match="concurrent shells") as caught:
+        pools[-1].ask("answer", scripts.host_facts())
+    assert caught.value.retryable
+    for pool in pools:
+        pool.close()
+    assert pools[-1].ask("answer", scripts.host_facts())["name"] == "HV1"
+    pools[-1].close()
 
 
 def test_kerberos_without_its_library_is_a_matter_of_installation(hypervisor: Hypervisor) -> None:
