@@ -52,8 +52,9 @@ class LayerDisk:
         self.parent = parent
         self._data = ImageDisk(data_file, parent.size)
         self._map = os.open(map_file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        entries = os.pread(self._map, os.fstat(self._map).st_size // 8 * 8, 0)
-        self.blocks = {number for (number,) in _ENTRY.iter_unpack(entries)}
+        self._map_read = 0
+        self.blocks: set[int] = set()
+        self._read_map()
 
     @staticmethod
     def create(data_file: Path, map_file: Path, size: int) -> None:
@@ -67,7 +68,16 @@ class LayerDisk:
     def size(self) -> int:
         return self.parent.size
 
+    def _read_map(self) -> None:
+        """Takes in what the map has got since; another process may look at a running machine's."""
+        size = os.fstat(self._map).st_size // _ENTRY.size * _ENTRY.size
+        if size > self._map_read:
+            entries = os.pread(self._map, size - self._map_read, self._map_read)
+            self.blocks.update(number for (number,) in _ENTRY.iter_unpack(entries))
+            self._map_read = size
+
     def read(self, offset: int, length: int) -> bytes:
+        self._read_map()
         pieces = []
         for at, size in _pieces(offset, length):
             owner: Disk = self._data if at // BLOCK in self.blocks else self.parent

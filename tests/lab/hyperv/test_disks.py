@@ -168,6 +168,7 @@ def test_a_layer_reads_through_writes_apart_and_merges_down(tmp_path: Path) -> N
     original = base.read_bytes()
     LayerDisk.create(tmp_path / "layer", tmp_path / "map", size)
     layer = LayerDisk(ImageDisk(base, size), tmp_path / "layer", tmp_path / "map")
+    onlooker = LayerDisk(ImageDisk(base, size), tmp_path / "layer", tmp_path / "map")
     expected = bytearray(original)
     for _ in range(40):
         offset = rng.randrange(size)
@@ -178,6 +179,7 @@ def test_a_layer_reads_through_writes_apart_and_merges_down(tmp_path: Path) -> N
             layer.close()
             layer = LayerDisk(ImageDisk(base, size), tmp_path / "layer", tmp_path / "map")
         assert layer.read(0, size) == bytes(expected)
+        assert onlooker.read(0, size) == bytes(expected)
     assert base.read_bytes() == original
     layer.merge()
     layer.close()
