@@ -15,12 +15,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from models.errors import StateCorrupt
+from models.errors import DiskMismatch, StateCorrupt
 from transfer.files import (
     READ_WRITE,
     full_disk_is_reported,
     open_private,
-    read_exactly,
     sync_directory,
     write_all,
 )
@@ -98,6 +97,7 @@ class Ledger:
         self.path = path
         self.layers: list[Layer] = []
         self.next_layer = 1
+        self._size = 0
         fresh = not path.exists()
         self._descriptor = open_private(path, READ_WRITE)
         try:
@@ -117,9 +117,19 @@ class Ledger:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def opened(self, generation: int) -> None:
-        """Note that a writer of this generation took the disk."""
-        self._append({"event": "opened", "generation": generation}, durable=True)
+    def opened(self, generation: int, size: int) -> None:
+        """Note that a writer of this generation took the disk, which has `size` bytes.
+
+        Raises:
+            DiskMismatch: If the disk had another size when the rounds that are kept were applied.
+        """
+        if self.layers and self._size != size:
+            raise DiskMismatch(
+                f"The disk has {size} bytes, but had {self._size} when this run wrote it.",
+                hint="Give it its former size again, then abort or go on.",
+            )
+        event = {"event": "opened", "generation": generation, "size": size}
+        self._append(event, durable=True)
 
     def begin(self, layer: Layer) -> Layer:
         """Note that a layer is about to be written, or resumed."""
@@ -197,28 +207,29 @@ class Ledger:
 
     def _replay(self) -> int:
         """Apply every whole line; returns where the last one ends."""
-        size = os.fstat(self._descriptor).st_size
-        content = read_exactly(self._descriptor, size, 0, self.path)
-        position = 0
-        while position < size:
-            stop = content.find(b"\n", position)
-            event = _parse(content[position:stop]) if stop >= 0 else None
-            if event is None:
-                if any(_parse(line) for line in content[position:].split(b"\n")[1:]):
+        position, torn = 0, False
+        with self.path.open("rb") as lines:
+            for line in lines:
+                event = _parse(line)
+                if event is None:
+                    torn = True
+                elif torn:
                     raise StateCorrupt(
                         f"{self.path} is damaged at byte {position}.",
                         hint="Do not edit it. Restore the state directory from a backup.",
                     )
-                return position
-            self._apply(event)
-            position = stop + 1
+                else:
+                    self._apply(event)
+                    position += len(line)
         return position
 
     def _apply(self, event: dict[str, Any]) -> None:
         kind = event["event"]
         if kind == "begin":
             self._apply_begin(event)
-        elif kind != "opened":
+        elif kind == "opened":
+            self._size = event["size"]
+        else:
             layer = next(one for one in self.layers if one.layer == event["layer"])
             self._apply_to(layer, kind, event)
 
@@ -273,9 +284,9 @@ def _joined(extents: list[int]) -> Iterator[list[int]]:
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    checksum, _, body = line.partition(b" ")
+    checksum, _, body = line.removesuffix(b"\n").partition(b" ")
     try:
-        if int(checksum, 16) != zlib.crc32(body):
+        if len(body) + 10 != len(line) or int(checksum, 16) != zlib.crc32(body):
             return None
         event: dict[str, Any] = json.loads(body)
     except ValueError:

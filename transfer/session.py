@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-from models.errors import BaseUnavailable, StateCorrupt
+from models.errors import BaseUnavailable, JournalFull, StateCorrupt
 from transfer.control import Control
 from transfer.files import (
     full_disk_is_reported,
@@ -45,7 +45,7 @@ from transfer.source import Source
 from transfer.target import DeviceTarget
 from transfer.verify import Verifier
 
-_RESERVE_BYTES = 1024 * 1024
+_RESERVE_BYTES = 8 * 1024 * 1024
 """Kept free on the state's disk, so that a run that filled it can still be rolled back."""
 
 
@@ -117,7 +117,7 @@ class DiskSession:
             make_private_directory(self._run_directory)
             ledger = contextlib.closing(Ledger(self._run_directory / "ledger"))
             self._ledger = undo.enter_context(ledger)
-            self._ledger.opened(self._lock.generation)
+            self._note_opened()
             manifest = contextlib.closing(Manifest(directory, target.size))
             self._manifest = undo.enter_context(manifest)
             self._open_things = undo.pop_all()
@@ -168,7 +168,7 @@ class DiskSession:
             StateCorrupt: If journal or ledger cannot be read.
         """
         self._lock.check()
-        self._finish_rollbacks(plan.number, control or Control(), progress)
+        self._finish_rollbacks(control or Control(), progress)
         self._keep_reserve()
         known = [layer for layer in self._ledger.layers if layer.number >= plan.number]
         durable = next((one for one in known if one.state == "durable"), None)
@@ -308,6 +308,16 @@ class DiskSession:
         sync_directory(self._directory)
         self.close()
 
+    def _note_opened(self) -> None:
+        """On a full disk the reserve is given up: the run may be opened to be rolled back."""
+        try:
+            self._ledger.opened(self._lock.generation, self._target.size)
+        except JournalFull:
+            if not self._reserve.exists():
+                raise
+            self._reserve.unlink()
+            self._ledger.opened(self._lock.generation, self._target.size)
+
     def _roll_back_layer(
         self, layer: Layer, control: Control, progress: ProgressCallback
     ) -> Restorer:
@@ -346,7 +356,7 @@ class DiskSession:
             path.unlink(missing_ok=True)
         sync_directory(self._run_directory)
 
-    def _finish_rollbacks(self, number: int, control: Control, progress: ProgressCallback) -> None:
+    def _finish_rollbacks(self, control: Control, progress: ProgressCallback) -> None:
         """A rollback that was begun is finished before anything new is written."""
         begun = [one.number for one in self._ledger.layers if one.state == "rolling-back"]
         if begun:

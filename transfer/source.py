@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,7 +85,13 @@ class FileSource:
             done += count
 
     def allocated(self) -> Iterator[Range]:
-        """The ranges that hold data, in order: what `full` and `compare` take."""
+        """The ranges that hold data, in order: what `full` and `compare` take.
+
+        A block device cannot tell its holes: all of it may.
+        """
+        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            yield Range(0, self.size)
+            return
         offset = 0
         while offset < self.size:
             try:

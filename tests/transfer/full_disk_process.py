@@ -1,4 +1,4 @@
-"""A round whose state lies on a disk of two MiB: `python -m tests.transfer.full_disk_process DIR`.
+"""A round whose state lies on a small disk: `python -m tests.transfer.full_disk_process DIR`.
 
 Runs in a mount namespace of its own, so that the small disk vanishes with the process.
 """

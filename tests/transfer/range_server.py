@@ -11,7 +11,7 @@ import ssl
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -124,3 +124,38 @@ def serving(content: bytes, directory: Path) -> Iterator[tuple[RangeServer, str,
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def tunnelling() -> Iterator[tuple[str, list[str]]]:
+    """A proxy for one connection: its `host:port`, and the request lines it saw."""
+    asked = list[str]()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=_tunnel, args=(listener, asked), daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}", asked
+    thread.join(10)
+
+
+def _tunnel(listener: socket.socket, asked: list[str]) -> None:
+    client, _ = listener.accept()
+    request = b""
+    while b"\r\n\r\n" not in request:
+        request += client.recv(4096)
+    asked.append(request.split(b"\r\n")[0].decode())
+    host, port = asked[0].split()[1].split(":")
+    server = socket.create_connection((host, int(port)))
+    client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+    back = threading.Thread(target=_pump, args=(server, client), daemon=True)
+    back.start()
+    _pump(client, server)
+    back.join(10)
+    client.close()
+    server.close()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):  # the other side has gone
+        while chunk := source.recv(1024 * 1024):
+            sink.sendall(chunk)
+        sink.shutdown(socket.SHUT_WR)

@@ -60,6 +60,16 @@ def test_rounds_and_rollback_on_a_block_device(attach: Attach, tmp_path: Path) -
     after.close()
 
 
+def test_a_device_is_a_source_too(attach: Attach, tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(random.Random(4).randbytes(SIZE))
+    source = FileSource(attach(tmp_path / "disk"))
+    target = write_sparse(tmp_path / "target", bytes(SIZE))
+    with session(tmp_path, target, SIZE) as opened:
+        opened.apply_round(RoundPlan(1, "one"), source, source.allocated)
+    assert target.read_bytes() == (tmp_path / "disk").read_bytes()
+    source.close()
+
+
 def test_a_mounted_device_is_refused(attach: Attach, tmp_path: Path) -> None:
     (tmp_path / "disk").write_bytes(bytes(SIZE))
     device = attach(tmp_path / "disk")

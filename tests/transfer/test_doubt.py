@@ -260,6 +260,17 @@ def test_a_journal_shorter_than_the_ledger_says_is_reported(site: Site) -> None:
         opened.roll_back()
 
 
+def test_a_disk_that_was_resized_within_a_run_is_refused(site: Site) -> None:
+    site.apply_half()
+    os.truncate(site.target, SIZE * 2)
+    with pytest.raises(DiskMismatch, match="had"):
+        session(site.directory, site.target, SIZE * 2)
+    os.truncate(site.target, SIZE)
+    with site.open() as opened:
+        opened.roll_back()
+    assert site.target.read_bytes() == site.original
+
+
 def test_another_run_finds_an_unfinished_manifest_and_compares(site: Site) -> None:
     with site.open() as opened:
         site.apply(opened)

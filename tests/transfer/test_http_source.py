@@ -14,7 +14,7 @@ import pytest
 
 from models.errors import FailbackError, SourceChanged, SourceDenied, SourceUnavailable, Stopped
 from tests.transfer.disks import MIB, session, write_sparse
-from tests.transfer.range_server import RangeServer, serving
+from tests.transfer.range_server import RangeServer, serving, tunnelling
 from tests.waiting import wait_until
 from transfer import HttpRangeSource, Range, RoundPlan
 from transfer.blocks import BLOCK
@@ -169,6 +169,21 @@ def test_a_server_that_ignores_ranges_is_no_source(site: Site) -> None:
     site.server.faults.append("200")
     with pytest.raises(SourceUnavailable, match="range"):
         read(site.source())
+
+
+def test_a_proxy_is_used_where_one_is_named(site: Site, content: bytes) -> None:
+    with tunnelling() as (proxy, asked):
+        assert read(site.source(proxy=proxy)) == content[: 2 * MIB]
+        assert [line.split()[:2] for line in asked] == [
+            ["CONNECT", f"localhost:{site.server.server_port}"]
+        ]
+
+
+def test_a_proxy_of_the_environment_is_not_looked_at(
+    site: Site, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    assert read(site.source()) == content[: 2 * MIB]
 
 
 def test_a_certificate_nobody_vouches_for_is_refused(site: Site) -> None:
