@@ -132,7 +132,7 @@ class Connection:
                 raise _ShellGone from error
             raise
         if by_stdin:
-            self._send(command, base64.b64encode(script.encode()))
+            self._send(command, base64.b64encode(script.encode()) + b"\r\n")
         return command
 
     def _send(self, command: str, content: bytes) -> None:

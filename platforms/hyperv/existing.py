@@ -98,7 +98,7 @@ def _check_state(found: Machine, checks: Checks) -> None:
 def _check_adapters(spec: FailbackSpec, found: Machine, overview: Overview, checks: Checks) -> None:
     wrong, switches, trunks = [], [], []
     for wanted in spec.on_premises.adapters:
-        matching = [a for a in found.adapters if same_name(a.name, wanted.name)]
+        matching = found.adapters_named(wanted.name)
         if len(matching) != 1:
             wrong.append(f"{len(matching) or 'no'} adapters named {wanted.name!r}")
         elif wanted.vlan_id is not None and matching[0].vlan_mode not in ("Untagged", "Access"):

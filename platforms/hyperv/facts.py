@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+# What an English host names a machine's first adapter; a German one says Netzwerkkarte.
+FIRST_ADAPTER = "Network Adapter"
 _HEARTBEAT_SERVICE = "84eaae65-2f2e-45f5-9bb5-0e857dc8eb47"
 _DATA_EXCHANGE_SERVICE = "2a34b1c2-fd73-4043-8a5b-dd2159bc743f"
 
@@ -153,6 +155,14 @@ class Machine:
         return any(
             identifier in service.lower() or service == name for service in self.enabled_services
         )
+
+    def adapters_named(self, name: str) -> list[Adapter]:
+        """The adapters of this name. The usual name also means the only adapter of a machine,
+        because hosts translate it."""
+        found = [adapter for adapter in self.adapters if same_name(adapter.name, name)]
+        if not found and name == FIRST_ADAPTER and len(self.adapters) == 1:
+            return list(self.adapters)
+        return found
 
     def drive_of(self, path: str) -> Drive | None:
         """The drive that holds this file."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from models.errors import MachineState
-from models.machine import OnPremisesDisk, OnPremisesMachine
+from models.machine import AdapterSettings, OnPremisesDisk, OnPremisesMachine
 from models.spec import FailbackSpec
 from platforms.base import Call
 from platforms.hyperv import paths, scripts
@@ -48,13 +48,14 @@ def create(
     found = _claim_disks(host, found.id, machine, call)
     disks = _make_disks(host, found, machine, call)
     _place_disks(host, found, machine, call)
-    _make_adapters(host, found, machine, call)
+    adapters = _make_adapters(host, found, machine, call)
     _name(host, found, machine, call)
     _settle_marks(host, found.id, spec, machine, run_id, call)
     return machine.model_copy(
         update={
             "machine_id": found.id,
             "created": True,
+            "adapters": adapters,
             "disks": [
                 disk.model_copy(update={"identity": disks[disk.path.casefold()].identity})
                 for disk in machine.disks
@@ -240,18 +241,21 @@ def _secure_boot(host: Host, machine: OnPremisesMachine) -> str | None:
     return "MicrosoftWindows" if windows else "MicrosoftUEFICertificateAuthority"
 
 
-def _make_adapters(host: Host, found: Machine, machine: OnPremisesMachine, call: Call) -> None:
-    present = {adapter.name.casefold() for adapter in found.adapters}
-    for wanted in machine.adapters:
-        if wanted.name.casefold() not in present:
-            host.ask(
-                f"add an adapter to {machine.name!r}",
-                scripts.add_adapter(found.id, wanted.name),
-                call,
-            )
+def _make_adapters(
+    host: Host, found: Machine, machine: OnPremisesMachine, call: Call
+) -> list[AdapterSettings]:
+    """Adapters by their order, because a new machine's first one is named in the host's language;
+    returns them with the names that they have."""
+    for wanted in machine.adapters[len(found.adapters) :]:
+        host.ask(
+            f"add an adapter to {machine.name!r}", scripts.add_adapter(found.id, wanted.name), call
+        )
     now = host.machine(found.id, call)
-    for wanted in machine.adapters:
-        connect(host, now, wanted.name, wanted.switch, call)
+    made = []
+    for wanted, adapter in zip(machine.adapters, now.adapters, strict=False):
+        connect(host, now, adapter, wanted.switch, call)
+        made.append(wanted.model_copy(update={"name": adapter.name}))
+    return made
 
 
 def _name(host: Host, found: Machine, machine: OnPremisesMachine, call: Call) -> None:

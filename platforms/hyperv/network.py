@@ -41,7 +41,7 @@ def apply(
     found = host.resolve(spec, machine, call)
     for wanted in adapters:
         if wanted.switch is not None:
-            connect(host, found, wanted.name, wanted.switch, call)
+            connect(host, found, _only(host, found, wanted.name), wanted.switch, call)
         if wanted.vlan_id is not None:
             _set_vlan(host, found, wanted.name, wanted.vlan_id, call)
         if wanted.mac_address is not None:
@@ -58,21 +58,20 @@ def restore(
     """Put recorded settings back; an adapter that is gone meanwhile has nothing to put back."""
     found = host.resolve(spec, machine, call)
     for settings in recorded:
-        if not any(same_name(adapter.name, settings.name) for adapter in found.adapters):
+        if not found.adapters_named(settings.name):
             _log.warning("%s has no adapter %s any more", found.name, settings.name)
             continue
-        connect(host, found, settings.name, settings.switch, call)
+        connect(host, found, _only(host, found, settings.name), settings.switch, call)
         _set_vlan(host, found, settings.name, settings.vlan_id, call)
         mac = plain_mac(settings.mac_address) if settings.mac_address else None
         _set_mac(host, found, settings.name, mac, call)
 
 
-def connect(host: Host, found: Machine, name: str, switch: str | None, call: Call) -> None:
+def connect(host: Host, found: Machine, adapter: Adapter, switch: str | None, call: Call) -> None:
     """Connect an adapter to a switch, or to none."""
-    adapter = _only(host, found, name)
     if not same_name(adapter.switch, switch or ""):
         host.ask(
-            f"connect {name!r} of {found.name!r} to switch {switch or 'none'}",
+            f"connect {adapter.name!r} of {found.name!r} to switch {switch or 'none'}",
             scripts.connect_adapter(found.id, adapter.id, switch),
             call,
         )
@@ -223,7 +222,7 @@ def _set_mac(host: Host, found: Machine, name: str, mac: str | None, call: Call)
 
 
 def _only(host: Host, found: Machine, name: str) -> Adapter:
-    matching = [adapter for adapter in found.adapters if same_name(adapter.name, name)]
+    matching = found.adapters_named(name)
     if len(matching) != 1:
         raise MachineState(
             f"Machine {found.name!r} on {host.name} has {len(matching) or 'no'} adapters named "

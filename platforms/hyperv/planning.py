@@ -8,12 +8,10 @@ from models.units import human_size
 from platforms.base import Call
 from platforms.hyperv import paths
 from platforms.hyperv.checks import Checks
-from platforms.hyperv.facts import Overview, same_name
+from platforms.hyperv.facts import FIRST_ADAPTER, Overview, same_name
 from platforms.hyperv.host import Host
 from platforms.hyperv.space import CHECKPOINT_SHARE, volumes_of
 
-# Hyper-V's name for a machine's first adapter.
-FIRST_ADAPTER = "Network Adapter"
 # The largest .vhd that Hyper-V makes.
 _VHD_LIMIT_BYTES = 2040 * 2**30
 _IDE_BOOT = "IDE 0:0"

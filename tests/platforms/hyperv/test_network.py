@@ -9,7 +9,7 @@ import pytest
 
 from lab.hyperv.model import Adapter
 from models.errors import MachineState
-from models.machine import AdapterSettings, OnPremisesMachine
+from models.machine import AdapterSettings, OnPremisesMachine, Verdict
 from models.spec import FailbackSpec, NetworkAdapter, StaticAddress
 from platforms.base import Call
 from platforms.hyperv import HyperVPlatform
@@ -23,6 +23,7 @@ SIZES = (64 * MIB, 16 * MIB)
 
 def seed(hypervisor: Hypervisor) -> None:
     images = make_disks(hypervisor.directory)
+    hypervisor.simple("german", adapters=[Adapter(name="Netzwerkkarte", switch="LAN")])
     for name in ("web01", "web02"):
         hypervisor.simple(
             name,
@@ -90,6 +91,19 @@ def test_what_is_not_asked_for_stays(platform: HyperVPlatform, hypervisor: Hyper
     before = _adapters(hypervisor, "web01")
     platform.apply_network(wanted, machine, [NetworkAdapter(name="Front")], Call())
     assert _adapters(hypervisor, "web01") == before
+
+
+def test_the_only_adapter_is_meant_whatever_the_hosts_language(
+    platform: HyperVPlatform, hypervisor: Hypervisor
+) -> None:
+    wanted = spec("german", adapters=[{"switch": "Isolated", "vlan_id": 3}])
+    report = platform.inspect(wanted, cloud(), MOVER, Call())
+    assert [c.code for c in report.checks if c.verdict is Verdict.FAILED] == []
+    assert report.machine is not None
+    platform.apply_network(wanted, report.machine, wanted.on_premises.adapters, Call())
+    assert _adapters(hypervisor, "german") == [("Netzwerkkarte", "Isolated", 3, True)]
+    platform.restore_network(wanted, report.machine, report.machine.adapters, Call())
+    assert _adapters(hypervisor, "german") == [("Netzwerkkarte", "LAN", None, True)]
 
 
 def test_an_adapter_that_is_not_there_is_named(platform: HyperVPlatform) -> None:
