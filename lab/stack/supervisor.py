@@ -88,7 +88,7 @@ class Supervisor:
         """Start one process and do not wait until it is ready."""
         (process,) = (self._processes[one] for one in _checked((name,)))
         self._ready_file(name).unlink(missing_ok=True)
-        return process.start(self._command(name), self.child_environment(name))
+        return process.start(self.command(name), self.child_environment(name))
 
     def wait_ready(self, name: str, timeout: float = READY_SECONDS) -> None:
         """Return when a process is ready.
@@ -217,7 +217,8 @@ class Supervisor:
             return inherited
         return {**inherited, **self.env}
 
-    def _command(self, name: str) -> list[str]:
+    def command(self, name: str) -> list[str]:
+        """How a process is started."""
         if name == "temporal":
             return self.temporal.command()
         if name in ("azure", "hyperv"):

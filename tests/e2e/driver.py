@@ -6,6 +6,7 @@ What a test asserts about *data* comes from the lab, which shares no code with t
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import time
 import uuid
 from collections.abc import Callable
@@ -68,6 +69,16 @@ class Driver:
         )
         self.run_started = True
 
+    async def latest_run(self) -> str:
+        """The Temporal run id of the latest run of the chain."""
+        return (await self.client.get_workflow_handle(self.spec().workflow_id).describe()).run_id
+
+    def follow_latest(self) -> None:
+        """From now on speak to whichever run of the chain is the latest."""
+        self._handle = self.client.get_workflow_handle(
+            self.spec().workflow_id, result_type=RunState
+        )
+
     async def status(self) -> RunState:
         """All that the run knows."""
         return await self._handle.query("status", result_type=RunState)
@@ -116,7 +127,7 @@ class Driver:
     async def say(self, name: str, message: Message) -> Reply:
         """As an update: checked, answered."""
         return await self._handle.execute_update(
-            name, message, id=message.request_id or str(uuid.uuid4()), result_type=Reply
+            name, message, id=str(uuid.uuid4()), result_type=Reply
         )
 
     async def signal(self, name: str, message: Message) -> None:
@@ -174,3 +185,21 @@ def _words(state: RunState | None) -> str:
     if state is None:
         return "the run never answered"
     return f"phase {state.phase}, waiting {state.waiting!r}, blocked {state.blocked}"
+
+
+def command(*words: object) -> None:
+    """Run a command of the system; it must succeed."""
+    subprocess.run([str(word) for word in words], check=True, capture_output=True)
+
+
+def another_mover(lab: Lab) -> subprocess.Popen[bytes]:
+    """A second process that serves the same mover's queue on the same disks and state."""
+    words = lab.command("mover")
+    at = words.index("--ready-file")
+    del words[at : at + 2]
+    return subprocess.Popen(
+        words,
+        env=lab.child_environment("mover"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
