@@ -1,10 +1,12 @@
-"""The page about the lab, played: every command of it is run, in the order of a reader who makes
-trouble between the first round and the failover."""
+"""The page about the lab, played from `up` to `down`. The trouble that it proposes is made by the
+end-to-end tests; here its commands are only parsed (test_commands)."""
 
 import os
 import re
 import subprocess
 from pathlib import Path
+
+import pytest
 
 from tests.docs.tables import DOCS
 from tests.starter.conftest import BINARIES
@@ -14,8 +16,9 @@ def _blocks() -> list[str]:
     return re.findall(r"```sh\n(.*?)```", (DOCS / "lab.md").read_text(), re.DOTALL)
 
 
-def test_every_command_on_the_page_works(tmp_path: Path) -> None:
-    play, look, go_through, trouble = _blocks()
+@pytest.mark.e2e
+def test_the_page_can_be_played(tmp_path: Path) -> None:
+    play, look, go_through, _trouble = _blocks()
     environment = {
         key: value
         for key, value in os.environ.items()
@@ -24,7 +27,7 @@ def test_every_command_on_the_page_works(tmp_path: Path) -> None:
     environment["PATH"] = f"{BINARIES}:{environment['PATH']}"
     try:
         done = subprocess.run(
-            ["bash", "-eu", "-c", play + look + trouble + go_through],
+            ["bash", "-eu", "-c", play + look + go_through],
             cwd=tmp_path,
             env=environment,
             capture_output=True,

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             cwd=ROOT,
         )
         try:
-            for machine, vm in MACHINES.items():
-                _start(found, folder, machine, vm)
+            with ThreadPoolExecutor(len(MACHINES)) as people:
+                list(people.map(lambda item: _start(found, folder, *item), MACHINES.items()))
             yield found
         finally:
             worker.kill()
@@ -88,10 +89,10 @@ def _start(site: Site, folder: Path, machine: str, vm: str) -> None:
     spec.write_text(spec_text(machine, vm, **more))
     started = failback("start", str(spec), "--json", server=site)  # type: ignore[arg-type]
     assert started.returncode == 0, started.stderr
-    wait_until(lambda: site.state(machine)["phase"] == "ready", timeout=20)
+    wait_until(lambda: site.state(machine)["phase"] == "ready", timeout=40, interval=0.2)
     if vm == "sick":
         failback("run-failover", machine, server=site)  # type: ignore[arg-type]
-        wait_until(lambda: site.state(machine)["blocked"], timeout=20)
+        wait_until(lambda: site.state(machine)["blocked"], timeout=40, interval=0.2)
 
 
 def _agrees(said: Any, found: Any) -> bool:
