@@ -54,7 +54,7 @@ class AccessChecks:
         checklist.run(
             "azure-permissions",
             "FB-CHK-AZURE-PERMISSIONS",
-            "Assign the role definition in docs/azure.md to the identity, on both resource groups.",
+            "Assign the role in deploy/azure-role.json to the identity, on both resource groups.",
             self._permissions,
         )
         checklist.run(

@@ -74,7 +74,7 @@ _BY_CODE: dict[str, type[FailbackError]] = {
 _THROTTLING = ("toomanyrequests", "throttled", "ratelimit")
 
 _HINTS: dict[type[FailbackError], str] = {
-    AzureDenied: "Give the identity the permissions of the role definition in docs/azure.md, "
+    AzureDenied: "Give the identity the permissions of the role in deploy/azure-role.json, "
     "or ask who owns the policy.",
     AzureLocked: "Remove the management lock, or ask who set it.",
     AzureThrottled: "It is tried again after the time that Azure asks for.",

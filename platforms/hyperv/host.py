@@ -123,7 +123,8 @@ class Host:
         if not found:
             raise MachineNotFound(
                 f"Mover {mover!r} should run in machine {name!r}, which is not on {self.name}.",
-                hint="Name its machine in the host's mover_vms, or use a mover on this host.",
+                hint="Name its machine under the host's `movers` in the worker's configuration, "
+                "or use a mover on this host.",
             )
         if len(found) > 1:
             raise self._several(name, found)

@@ -29,3 +29,10 @@ def test_links_lead_somewhere(page: Path) -> None:
         target = (page.parent / name).resolve() if name else page
         assert target.exists(), link
         assert not anchor or anchor in _anchors(target), link
+
+
+def test_every_page_that_the_program_names_exists() -> None:
+    packages = ("models", "workflows", "activities", "platforms", "transfer", "worker", "starter")
+    files = [path for name in (*packages, "lab") for path in (ROOT / name).rglob("*.py")]
+    named = {page for path in files for page in re.findall(r"docs/[\w-]+\.md", path.read_text())}
+    assert [page for page in sorted(named) if not (ROOT / page).exists()] == []
