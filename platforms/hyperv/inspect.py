@@ -146,8 +146,8 @@ def _check_mover(
             "mover",
             "MOVER",
             f"{len(found) or 'no'} machines named {name!r} on {host.name} for mover {mover!r}",
-            "Use a mover on this host, or name its machine under the host's `movers` in the worker's "
-            "configuration.",
+            "Use a mover on this host, or name its machine under the host's `movers` in the "
+            "worker's configuration.",
         )
         return
     machine = found[0]
