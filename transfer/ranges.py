@@ -37,8 +37,8 @@ class Range:
 
 
 Ranges = Iterable[Range] | Callable[[], Iterable[Range]]
-"""In offset order, not overlapping; a callable (a fresh pass at each call) or anything that can be
-iterated again."""
+"""In offset order, not overlapping; passed over once per call. A callable begins the pass, so that
+what it costs is only paid when it is needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +54,9 @@ class Extent:
     ranges: tuple[Range, ...]
 
 
-def passes(ranges: Ranges) -> Callable[[], Iterable[Range]]:
-    """A callable that gives a fresh pass over `ranges`, which may be one already.
-
-    Raises:
-        TypeError: For a one-shot iterator; a round looks at its ranges more than once.
-    """
-    if callable(ranges):
-        return ranges
-    if iter(ranges) is ranges:
-        raise TypeError("ranges must be a sequence or a callable: a round passes over them twice")
-    again: Iterable[Range] = ranges
-    return lambda: again
+def one_pass(ranges: Ranges) -> Iterable[Range]:
+    """A pass over `ranges`, which may be a callable that begins one."""
+    return ranges() if callable(ranges) else ranges
 
 
 def whole_blocks(ranges: Iterable[Range], size: int, *, fill: bool) -> Iterator[Range]:

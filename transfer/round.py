@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from transfer.plan import Counters, ProgressCallback, RoundPlan, RoundResult
 from transfer.progress import Meter
 from transfer.ranges import Range, whole_blocks
 from transfer.source import Source
+from transfer.spool import RangeSpool
 from transfer.target import DeviceTarget
 
 _SEED_BITS = 32
@@ -63,9 +65,7 @@ class RoundRunner:
         self._control = control
         self._progress = progress
 
-    def run(
-        self, plan: RoundPlan, source: Source, ranges: Callable[[], Iterable[Range]]
-    ) -> RoundResult:
+    def run(self, plan: RoundPlan, source: Source, ranges: Iterable[Range]) -> RoundResult:
         """Apply a round that is not durable yet."""
         started = time.monotonic()
         if source.size != self._target.size:
@@ -74,27 +74,29 @@ class RoundRunner:
                 hint="Resize the on-premises disk, or restore to a new one.",
             )
 
-        def blocks() -> Iterator[Range]:
-            fill = plan.method != "changed-ranges"
-            return whole_blocks(ranges(), self._target.size, fill=fill)
+        fill = plan.method != "changed-ranges"
+        blocks = whole_blocks(ranges, self._target.size, fill=fill)
+        with contextlib.closing(RangeSpool(self._directory, blocks, self._control)) as spool:
+            layer = self._open_layer(plan, source, spool)
+            lanes = open_lanes(
+                self._directory, layer.layer, layer.number, layer.lane_ends, writable=True
+            )
+            try:
+                self._apply(plan, layer, source, spool, lanes)
+                journal_bytes = sum(lane.allocated_bytes for lane in lanes)
+            finally:
+                close_lanes(lanes)
+        return self._finish(plan, layer, spool.total_bytes, journal_bytes, started)
 
+    def _open_layer(self, plan: RoundPlan, source: Source, spool: RangeSpool) -> Layer:
+        """The layer to go on with, or a new one once the disk and the base were looked at."""
         layer = self._layer_to_resume(plan)
         audited, seed = 0, 0
-        if plan.method == "changed-ranges" and layer is None:
-            audited, seed = self._audit(plan, source, blocks())
+        if layer is None and plan.method == "changed-ranges":
+            audited, seed = self._audit(plan, source, spool)
         if layer is None and plan.new_disk and not self._ledger.layers:
             check_is_new(self._target)
-        layer = self._begin(plan, layer, audited, seed)
-        total = sum(one.length for one in blocks())
-        lanes = open_lanes(
-            self._directory, layer.layer, layer.number, layer.lane_ends, writable=True
-        )
-        try:
-            self._apply(plan, layer, source, blocks(), lanes, total)
-            journal_bytes = sum(lane.allocated_bytes for lane in lanes)
-        finally:
-            close_lanes(lanes)
-        return self._finish(plan, layer, total, journal_bytes, started)
+        return self._begin(plan, layer, audited, seed)
 
     def _layer_to_resume(self, plan: RoundPlan) -> Layer | None:
         """The open layer, if this plan goes on with it."""
@@ -152,12 +154,13 @@ class RoundRunner:
         plan: RoundPlan,
         layer: Layer,
         source: Source,
-        ranges: Iterator[Range],
+        spool: RangeSpool,
         lanes: list[JournalLane],
-        total: int,
     ) -> None:
         journalled = self._begun_before(layer, lanes)
-        meter = Meter(plan.number, plan.method, "copy", total, self._progress, layer.counters)
+        meter = Meter(
+            plan.number, plan.method, "copy", spool.total_bytes, self._progress, layer.counters
+        )
         committer = Committer(
             self._lock, self._target, lanes, self._ledger, layer, self._manifest, verify=plan.verify
         )
@@ -174,7 +177,7 @@ class RoundRunner:
             meter=meter,
         )
         try:
-            run_pipeline(work, ranges, committer)
+            run_pipeline(work, spool, committer)
         finally:
             committer.close()
 

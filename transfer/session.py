@@ -38,7 +38,7 @@ from transfer.plan import (
     ignore_progress,
 )
 from transfer.progress import Meter
-from transfer.ranges import Ranges, passes, whole_blocks
+from transfer.ranges import Ranges, one_pass, whole_blocks
 from transfer.rollback import Restorer
 from transfer.round import RoundRunner
 from transfer.source import Source
@@ -186,7 +186,7 @@ class DiskSession:
             control or Control(),
             progress,
         )
-        return runner.run(plan, source, passes(ranges))
+        return runner.run(plan, source, one_pass(ranges))
 
     def verify_round(
         self,
@@ -237,7 +237,7 @@ class DiskSession:
         verifier = Verifier(self._target, self._manifest, control or Control(), meter, source)
         allocated = None
         if ranges is not None:
-            allocated = whole_blocks(passes(ranges)(), self._target.size, fill=True)
+            allocated = whole_blocks(one_pass(ranges), self._target.size, fill=True)
         blocks, size = verifier.everything(allocated)
         return VerifyResult(self._manifest.root(), blocks, size)
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import count, pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.errors import Stopped
 from transfer.blocks import BLOCK
-from transfer.ranges import Range, cut_into_extents, passes, whole_blocks
+from transfer.control import Control
+from transfer.ranges import Range, cut_into_extents, whole_blocks
+from transfer.spool import RangeSpool
 
 SIZE = 10 * BLOCK + 700
 
@@ -99,8 +104,28 @@ def test_ranges_out_of_order_overlapping_or_empty_are_refused(ranges: list[Range
         list(whole_blocks(ranges, SIZE, fill=False))
 
 
-def test_a_one_shot_iterator_is_refused_because_rounds_pass_twice() -> None:
-    with pytest.raises(TypeError, match="twice"):
-        passes(iter([Range(0, 1)]))
-    again = passes([Range(0, 1)])
-    assert list(again()) == list(again())
+@given(ordered_ranges())
+@settings(deadline=None)
+def test_spooled_ranges_are_the_same_as_often_as_they_are_asked_for(
+    given_ranges: list[Range],
+) -> None:
+    with TemporaryDirectory() as directory:
+        spool = RangeSpool(Path(directory), iter(given_ranges), Control())
+        assert list(spool) == list(spool) == given_ranges
+        assert spool.total_bytes == sum(one.length for one in given_ranges)
+        assert not list(Path(directory).iterdir())
+        spool.close()
+
+
+def test_spooling_ends_when_the_copy_is_stopped(tmp_path: Path) -> None:
+    control = Control()
+    control.stop()
+    with pytest.raises(Stopped):
+        RangeSpool(tmp_path, (Range(n * 2, 1) for n in count()), control)
+
+
+def test_many_ranges_survive_the_spool(tmp_path: Path) -> None:
+    ranges = [Range(number * BLOCK, BLOCK, "zero") for number in range(10_000)]
+    spool = RangeSpool(tmp_path, ranges, Control())
+    assert list(spool) == ranges
+    spool.close()
