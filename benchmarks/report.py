@@ -54,7 +54,7 @@ def show(result: Result, console: Console) -> None:
     """Print a group's table."""
     table = Table(title=f"{result.key}: {result.title}, {result.size // MIB} MiB", min_width=100)
     table.add_column("contender")
-    for column in ("wall s", "min-max", "ratio", "CPU s", "peak RSS MiB", "MiB/s", "equal"):
+    for column in ("wall s", "min-max", "ratio to 1st", "CPU s", "peak RSS MiB", "MiB/s", "equal"):
         table.add_column(column, justify="right")
     for row in result.rows:
         walls = [run.wall_seconds for run in row.runs]
