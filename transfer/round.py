@@ -15,7 +15,7 @@ from transfer.audit import audit, draw_unchanged
 from transfer.blocks import BLOCK
 from transfer.committer import Committer
 from transfer.control import Control
-from transfer.journal import JournalLane, close_lanes, open_lanes
+from transfer.journal import JournalLane, close_lanes, lane_paths, open_lanes
 from transfer.ledger import Layer, Ledger
 from transfer.lock import WriterLock
 from transfer.manifest import Manifest
@@ -129,6 +129,8 @@ class RoundRunner:
                 audited=audited,
                 audit_seed=seed,
             )
+            for path in lane_paths(self._directory, layer.layer, layer.number):
+                path.unlink(missing_ok=True)  # nothing of another layer may pass for this one's
         else:
             self._manifest.distrust_tree()
         layer = self._ledger.begin(layer)

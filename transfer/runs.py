@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -11,6 +12,7 @@ from transfer.files import sync_directory
 from transfer.lock import WriterLock
 
 _RUN = "run-"
+_DISCARDED = "discarded-"
 
 
 def safe_name(name: str) -> str:
@@ -40,7 +42,18 @@ def forget_run(
     if not directory.is_dir():
         return
     with contextlib.closing(WriterLock(disk, wait_for_lock_seconds)):
-        for path in sorted(directory.iterdir()):
-            path.unlink()
-        directory.rmdir()
-        sync_directory(disk)
+        remove_run(directory)
+
+
+def remove_run(directory: Path) -> None:
+    """Remove a run's files, all or none of them to whoever looks for runs.
+
+    The directory gets another name first: a kill in between must not leave journals without their
+    ledger where a later run of that name would take them for its own.
+    """
+    disk = directory.parent
+    directory.rename(disk / f"{_DISCARDED}{directory.name}")
+    sync_directory(disk)
+    for discarded in disk.glob(f"{_DISCARDED}*"):
+        shutil.rmtree(discarded)
+    sync_directory(disk)

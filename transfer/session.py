@@ -41,6 +41,7 @@ from transfer.progress import Meter
 from transfer.ranges import Ranges, one_pass, whole_blocks
 from transfer.rollback import Restorer
 from transfer.round import RoundRunner
+from transfer.runs import remove_run
 from transfer.source import Source
 from transfer.target import DeviceTarget
 from transfer.verify import Verifier
@@ -302,10 +303,7 @@ class DiskSession:
                 hint="Finish the round or roll it back first.",
             )
         self._lock.check()
-        for path in sorted(self._run_directory.iterdir()):
-            path.unlink()
-        self._run_directory.rmdir()
-        sync_directory(self._directory)
+        remove_run(self._run_directory)
         self.close()
 
     def _note_opened(self) -> None:

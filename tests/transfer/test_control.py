@@ -29,9 +29,12 @@ def test_a_limit_holds_within_a_tenth(tmp_path: Path) -> None:
 def test_a_limit_is_shared_by_all_threads() -> None:
     control = Control(40 * MIB)
     started = time.monotonic()
-    threads = [
-        threading.Thread(target=lambda: [control.throttle(MIB) for _ in range(5)]) for _ in range(4)
-    ]
+
+    def take_five() -> None:
+        for _ in range(5):
+            control.throttle(MIB)
+
+    threads = [threading.Thread(target=take_five) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

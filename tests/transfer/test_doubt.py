@@ -22,6 +22,7 @@ from models.errors import (
 from tests.transfer.disks import MIB, FailingSource, session, write_sparse
 from transfer import DeviceTarget, DiskSession, FileSource, Range, RoundPlan, open_session
 from transfer.blocks import BLOCK
+from transfer.runs import known_runs
 
 SIZE = 8 * MIB + 100
 PLAN = RoundPlan(1, "one", extent_bytes=4 * BLOCK, in_flight_bytes=16 * BLOCK)
@@ -321,3 +322,30 @@ def test_names_cannot_leave_the_state_directory(tmp_path: Path, name: str) -> No
         inside = [path for path in (tmp_path / "state").iterdir() if path.is_dir()]
     assert len(inside) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["state", "target"]
+
+
+def test_a_run_of_the_same_name_starts_afresh_after_a_discard(site: Site) -> None:
+    for _ in range(2):
+        with site.open() as opened:
+            site.apply(opened)
+            assert site.target.read_bytes() == site.wanted
+            opened.roll_back()
+            assert site.target.read_bytes() == site.original
+            opened.discard()
+        assert list(known_runs(site.directory / "state")) == []
+
+
+def test_a_journal_of_nobody_is_not_taken_for_this_rounds(site: Site) -> None:
+    with site.open() as opened:
+        site.apply(opened)
+        foreign = {lane.name: lane.read_bytes() for lane in site.state.glob("*.journal")}
+        opened.roll_back()
+        opened.discard()
+    later = site.original[::-1]
+    site.target.write_bytes(later)
+    with site.open() as opened:
+        for name, content in foreign.items():
+            (site.state / name).write_bytes(content)
+        site.apply(opened)
+        opened.roll_back()
+    assert site.target.read_bytes() == later

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from models.errors import Stopped
 from transfer.blocks import BLOCK
 from transfer.control import Control
-from transfer.ranges import Range, cut_into_extents, whole_blocks
+from transfer.ranges import Kind, Range, cut_into_extents, whole_blocks
 from transfer.spool import RangeSpool
 
 SIZE = 10 * BLOCK + 700
+KINDS: tuple[Kind, Kind] = ("data", "zero")
 
 
 @st.composite
@@ -24,7 +25,7 @@ def ordered_ranges(draw: st.DrawFn) -> list[Range]:
     """Ranges in order and apart, some of them beyond the end of the disk."""
     points = sorted(draw(st.sets(st.integers(0, SIZE + BLOCK), max_size=16)))
     pairs = zip(points[::2], points[1::2], strict=False)
-    kinds = st.sampled_from(("data", "zero"))
+    kinds = st.sampled_from(KINDS)
     return [Range(start, end - start, draw(kinds)) for start, end in pairs]
 
 
