@@ -7,6 +7,7 @@ happen under one lock, state before files, and `recover` finishes what a kill ha
 import contextlib
 import logging
 import threading
+import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -117,7 +118,9 @@ class Host:
         """The IP addresses that an adapter's guest reports now."""
         if not self.booted(machine) or adapter.switch is None:
             return []
-        return adapter.leased if adapter.guest.dhcp else adapter.guest.addresses
+        if not adapter.guest.dhcp:
+            return adapter.guest.addresses
+        return adapter.leased or [_leased(machine, adapter)]
 
     def users_of(self, path: str) -> list[Machine]:
         """The running machines that hold an image open, in a drive or below one."""
@@ -417,3 +420,9 @@ def _replace_path(state: HostState, old: str, new: str) -> None:
     for merge in state.merges:
         if key(merge.parent) == key(old):
             merge.parent = new
+
+
+def _leased(machine: Machine, adapter: Adapter) -> str:
+    """What the network's DHCP server gives a machine that nobody seeded an address for."""
+    number = zlib.crc32(f"{machine.id}/{adapter.id}".encode())
+    return f"10.{number >> 16 & 0xFF}.{number >> 8 & 0xFF}.{number % 253 + 1}"

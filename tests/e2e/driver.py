@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Self
 
+import winrm
 import yaml
 from temporalio.client import Client, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
@@ -23,6 +24,7 @@ from models.calls import CONTROL_QUEUE, FAILBACK_WORKFLOW, StartInput
 from models.messages import Abort, Message, Reply
 from models.spec import FailbackSpec, parse_spec
 from models.status import Phase, RunState
+from worker.settings import load_settings
 
 LOOK_SECONDS = 0.02
 
@@ -30,20 +32,20 @@ LOOK_SECONDS = 0.02
 class Driver:
     """One machine's run in a lab."""
 
-    def __init__(self, lab: Lab, client: Client) -> None:
+    def __init__(self, lab: Lab, client: Client, *, original: bool) -> None:
         self.lab = lab
         self.client = client
         self.run_started = False
         self._handle: WorkflowHandle[Any, RunState] = client.get_workflow_handle(
             self.spec().workflow_id, result_type=RunState
         )
-        self.before = self.digests()
+        self.before = self.digests() if original else {}
 
     @classmethod
-    async def connect(cls, lab: Lab) -> Self:
+    async def connect(cls, lab: Lab, *, original: bool = True) -> Self:
         """A driver for the lab's machine; takes note of how the on-premises disks are now."""
         client = await Client.connect(lab.temporal.address, data_converter=pydantic_data_converter)
-        return cls(lab, client)
+        return cls(lab, client, original=original)
 
     def spec(self, **changes: Any) -> FailbackSpec:
         """The lab's spec with some top-level fields merged over."""
@@ -203,3 +205,18 @@ def another_mover(lab: Lab) -> subprocess.Popen[bytes]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+
+
+def powershell(lab: Lab, script: str) -> str:
+    """Run a script on the lab's host, as its administrator would; its output."""
+    host = load_settings(lab.config_file).hyperv["hv01"]
+    session = winrm.Session(
+        host.endpoint,
+        auth=(host.username, host.password()),
+        transport="ntlm",
+        ca_trust_path=host.ca_file,
+        proxy=None,
+    )
+    done = session.run_ps(script)
+    assert done.status_code == 0, done.std_err
+    return str(done.std_out.decode())
