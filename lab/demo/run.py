@@ -22,10 +22,9 @@ from lab.demo import figures
 from lab.demo.proof import Proof
 from lab.demo.watching import Seen, Watch
 from lab.stack.errors import LabError
-from lab.stack.lab import Lab
-from lab.stack.ports import FILE as PORTS_FILE
+from lab.stack.lab import Lab, is_ours
 from lab.stack.supervisor import shell_exports
-from lab.stack.terminal import console, emit, failback_word, short
+from lab.stack.terminal import console, emit, failback_word, lab_words, short
 from lab.world import World
 
 SUBDIRECTORY = "demo"
@@ -175,7 +174,7 @@ class Demo:
         path.chmod(0o600)
         directory = shlex.quote(short(self.lab.directory))
         self._out.print(f"The lab goes on. Point a shell at it: . {directory}/env.sh")
-        self._out.print(f"Stop it: {failback_word()} lab down --dir {directory}")
+        self._out.print(f"Stop it: {lab_words(self.lab.directory, 'down')}")
 
     def _timed(self, name: str, work: Any) -> Any:
         began = time.monotonic()
@@ -195,12 +194,11 @@ def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 def _fresh_directory(directory: Path) -> Path:
     """An empty directory; what an earlier demo left there is ended and removed."""
     directory = directory.resolve()
-    if directory.exists() and any(directory.iterdir()):
-        if not (directory / PORTS_FILE).exists():
-            raise LabError(f"{directory} holds something that is no demo; choose another --dir.")
-        if World.load(directory) is not None:
-            Lab(directory).stop()
-        shutil.rmtree(directory)
+    if not is_ours(directory):
+        raise LabError(f"{directory} holds something that is no demo; choose another --dir.")
+    if World.load(directory) is not None:
+        Lab(directory).stop()
+    shutil.rmtree(directory, ignore_errors=True)
     return directory
 
 

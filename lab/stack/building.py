@@ -38,9 +38,9 @@ def build(directory: Path, world: World, ports: Mapping[str, int]) -> None:
         lab.filesystem.ImageError: a disk image cannot be made or used.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    _remove_unfinished(directory)
     tls.ensure_certificates(directory)
     images = directory / "images"
-    shutil.rmtree(images, ignore_errors=True)
     sizes = [
         _build_image(images / f"{disk_id}.raw", world, number)
         for number, disk_id in enumerate(world.disk_ids)
@@ -55,6 +55,14 @@ def build(directory: Path, world: World, ports: Mapping[str, int]) -> None:
     (directory / "worker.toml").write_text(worker_text(directory, world, ports))
     (directory / "mover-state").mkdir(exist_ok=True)
     world.save(directory)
+
+
+def _remove_unfinished(directory: Path) -> None:
+    """What an interrupted build left behind: a world without ``world.json`` is none."""
+    for name in ("images", "azure-disks", "hyperv", "devices", "guest", "mover-state", "chaos"):
+        shutil.rmtree(directory / name, ignore_errors=True)
+    for name in ("azure.state.json", "hyperv-state.json", "temporal.db"):
+        (directory / name).unlink(missing_ok=True)
 
 
 def on_premises_path(world: World, disk_id: str) -> str:

@@ -11,9 +11,8 @@ from lab.filesystem import ImageError
 from lab.stack import commands
 from lab.stack.errors import LabError
 from lab.stack.supervisor import NAMES
-from lab.stack.terminal import complain
+from lab.stack.terminal import DEFAULT_DIRECTORY, complain
 
-DEFAULT_DIRECTORY = Path(".lab")
 _PROGRAM = "failback lab"
 
 _DESCRIPTION = """\

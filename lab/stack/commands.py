@@ -20,7 +20,7 @@ from lab.stack.errors import LabError
 from lab.stack.lab import Lab
 from lab.stack.processes import POLL_SECONDS
 from lab.stack.supervisor import NAMES, PLATFORMS, shell_exports
-from lab.stack.terminal import complain, console, emit, failback_word, say, short
+from lab.stack.terminal import complain, console, emit, lab_words, say, short
 from lab.world import World
 
 _WATCH_SECONDS = 0.5
@@ -59,7 +59,7 @@ def _stay(lab: Lab, names: tuple[str, ...]) -> int:
         while not ended.wait(_WATCH_SECONDS):
             dead = set(names) - lab.running().keys()
             for name in sorted(dead - down_now):
-                say(f"{name} has ended; `failback lab restart {name}` starts it again.")
+                say(f"{name} has ended. Again: {lab_words(lab.directory, 'restart', name)}")
             down_now = dead
     return 0
 
@@ -154,7 +154,7 @@ def misbehave(arguments: Namespace) -> int:
     given = {name: getattr(arguments, name) for name in _RULE_FIELDS}
     fields = {name: value for name, value in given.items() if value is not None}
     rule_id = lab.add_rule(arguments.operation, arguments.action, **fields)
-    say(f"In force: {rule_id}. End it: {failback_word()} lab behave {rule_id}")
+    say(f"In force: {rule_id}. End it: {lab_words(lab.directory, 'behave', rule_id)}")
     return 0
 
 
@@ -185,11 +185,12 @@ def rules(arguments: Namespace) -> int:
 
 def kill(arguments: Namespace) -> int:
     """``kill -9`` one process."""
-    pid = _open(arguments).kill(arguments.process)
+    lab = _open(arguments)
+    pid = lab.kill(arguments.process)
     if pid is None:
         complain(f"{arguments.process} does not run.")
         return 1
-    again = f"{failback_word()} lab restart {arguments.process}"
+    again = lab_words(lab.directory, "restart", arguments.process)
     say(f"Killed {arguments.process} (process {pid}). Bring it back: {again}")
     return 0
 

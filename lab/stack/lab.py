@@ -63,6 +63,8 @@ class Lab(Supervisor):
         known = World.load(directory)
         if known is not None and world is not None and known != world:
             raise LabError(f"{directory} holds another world already; choose another directory.")
+        if known is None and not is_ours(directory):
+            raise LabError(f"{directory} holds something that is no lab; choose another directory.")
         self.world = known or world or World.demo()
         super().__init__(directory, usual_ports=usual_ports, mover=self.world.mover)
         if known is None:
@@ -304,6 +306,13 @@ class Lab(Supervisor):
     @property
     def _azure_url(self) -> str:
         return f"http://127.0.0.1:{self.ports['azure-local']}/lab"
+
+
+def is_ours(directory: Path) -> bool:
+    """Whether a directory may become a lab: it is new, empty, or was begun as one."""
+    return (
+        not directory.exists() or (directory / PORTS_FILE).exists() or not any(directory.iterdir())
+    )
 
 
 class RunStuckError(LabError):

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from lab.stack.lab import Lab
 from lab.stack.supervisor import NAMES
-from lab.stack.terminal import failback_word, human_size, say, short, table
+from lab.stack.terminal import failback_word, human_size, lab_words, say, short, table
 
 
 def welcome(lab: Lab, seconds: float) -> None:
@@ -18,6 +18,10 @@ def welcome(lab: Lab, seconds: float) -> None:
     word = failback_word()
     spec, environment = short(lab.spec_file), short(lab.directory / "env.sh")
     name = lab.machine
+
+    def words(*command: str) -> str:
+        return escape(lab_words(lab.directory, *command))
+
     say(f"[bold green]The lab is up[/bold green] after {seconds:.1f} s: {', '.join(lab.running())}")
     say(
         f"  Temporal's Web UI   [bold]{lab.temporal.web_ui}[/bold]",
@@ -33,11 +37,12 @@ def welcome(lab: Lab, seconds: float) -> None:
         f"  {word} commit {name}",
         "",
         "Make trouble meanwhile:",
-        f"  {word} lab kill mover        [dim]then: {word} lab restart mover[/dim]",
-        f"  {word} lab misbehave 'GET blob' revoke_sas --times 1",
-        f"  {word} lab guest             [dim]is every acknowledged record still there?[/dim]",
+        f"  {words('kill', 'mover')}",
+        f"  {words('restart', 'mover')}",
+        f"  {words('misbehave', 'GET blob', 'revoke_sas', '--times', '1')}",
+        f"  {words('guest')}",
         "",
-        f"Stop: {word} lab down",
+        f"Stop: {words('down')}",
     )
 
 
@@ -80,7 +85,8 @@ def status_table(facts: dict[str, Any]) -> None:
         rows.add_row(name, state, one["address"], human_size(peak) if peak else "", log)
     say(rows, "", f"Web UI {facts['web_ui']}", f"Spec   {escape(facts['spec'])}")
     if facts["rules"]:
-        say(f"{facts['rules']} rule(s) of misbehaviour in force: `failback lab rules`")
+        listed = lab_words(Path(facts["directory"]), "rules")
+        say(f"{facts['rules']} rule(s) of misbehaviour in force: {escape(listed)}")
 
 
 def world(lab: Lab) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from lab.stack.supervisor import product_command
 
+DEFAULT_DIRECTORY = Path(".lab")
 _PIPE_WIDTH = 110
 
 
@@ -60,6 +61,13 @@ def failback_word() -> str:
     """The product's command as one would type it from here."""
     command = product_command()
     return short(Path(command[0])) if len(command) == 1 else shlex.join(command)
+
+
+def lab_words(directory: Path, *words: str) -> str:
+    """A command of the lab as one would type it for this directory."""
+    usual = directory.resolve() == DEFAULT_DIRECTORY.resolve()
+    where = [] if usual else ["--dir", short(directory)]
+    return f"{failback_word()} {shlex.join(['lab', words[0], *where, *words[1:]])}"
 
 
 def human_size(size: float) -> str:

@@ -108,3 +108,20 @@ def test_a_lab_keeps_its_world(tmp_path: Path) -> None:
     assert Lab(tmp_path).world == made.world
     with pytest.raises(LabError, match="another world"):
         Lab(tmp_path, World.small(generation=2))
+
+
+def test_a_build_that_was_interrupted_is_done_again(tmp_path: Path) -> None:
+    Lab(tmp_path, World.small())
+    (tmp_path / "world.json").unlink()
+    lab = Lab(tmp_path, World.small(data_disks=2))
+    assert [machine.name for machine in Store(tmp_path).state.machines] == ["mover01", "web01"]
+    assert set(lab.differences()) == {"os"}
+
+
+def test_a_directory_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "holiday.jpg").write_bytes(b"sea")
+    with pytest.raises(LabError, match="no lab"):
+        Lab(tmp_path, World.small())
+    assert (tmp_path / "images" / "holiday.jpg").exists()
+    assert os.listdir(tmp_path) == ["images"]
