@@ -27,6 +27,7 @@ from lab.stack import building, evidence
 from lab.stack.errors import LabError
 from lab.stack.evidence import DiskFile, Evidence
 from lab.stack.loopback import ask, send
+from lab.stack.ports import FILE as PORTS_FILE
 from lab.stack.supervisor import Supervisor, product_command
 from lab.stack.temporal import WORKFLOW_ID
 from lab.world import World
