@@ -20,8 +20,8 @@ from transfer import DeviceTarget, DiskSession, FileSource, open_session
 LOG = logging.getLogger(__name__)
 SEEDS = range(int(os.environ.get("FAILBACK_KILL_SEEDS", "20")))
 SIZE = 64 * MIB + 12_345
-RATE = 128 * MIB
-"""Bytes per second: the round takes half a second, so that most kills hit it."""
+RATE = 256 * MIB
+"""Bytes per second: the round takes a quarter of a second, so that most kills hit it."""
 
 
 class Disks:
@@ -83,7 +83,7 @@ def test_a_killed_round_goes_on_and_repeats_no_more_than_was_in_flight(
     generator = random.Random(seed)
     mover = Mover(tmp_path, disks)
     for _ in range(generator.choice((1, 1, 2))):
-        if not mover.run_and_kill("round", generator.uniform(0, 0.5)):
+        if not mover.run_and_kill("round", generator.uniform(0, 0.25)):
             break
     source = FileSource(mover.source)
     with mover.open() as session:
@@ -102,7 +102,7 @@ def test_a_killed_round_is_rolled_back_though_the_rollback_is_killed_too(
 ) -> None:
     generator = random.Random(1000 + seed)
     mover = Mover(tmp_path, disks)
-    mover.run_and_kill("round", generator.uniform(0.1, 0.7))
+    mover.run_and_kill("round", generator.uniform(0.05, 0.35))
     mover.run_and_kill("rollback", generator.uniform(0, 0.1))
     started = time.monotonic()
     with mover.open() as session:
