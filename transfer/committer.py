@@ -16,6 +16,7 @@ from transfer.blocks import (
     DIGEST,
     ZERO_DIGEST,
     Buffer,
+    BufferPool,
     block_count,
     digest_blocks,
     is_zero,
@@ -65,6 +66,7 @@ class Committer:
         self._layer = layer
         self._manifest = manifest
         self._verify = verify
+        self._buffers = BufferPool(READ_BACK_THREADS * READ_BACK_BYTES)
         self._readers = ThreadPoolExecutor(READ_BACK_THREADS, "read-back")
         self.stages = (self.save, self.write, self.prove)
 
@@ -142,12 +144,13 @@ class Committer:
     def _read_back_share(self, changes: list[Change]) -> None:
         if not changes:
             return
-        buffer = Buffer(READ_BACK_BYTES)
+        buffer = self._buffers.acquire(READ_BACK_BYTES)
         for change in changes:
             for start in range(0, change.length, READ_BACK_BYTES):
                 size = min(READ_BACK_BYTES, change.length - start)
                 self._target.read_back(change.offset + start, buffer, size)
                 self._expect(change, start, buffer, size)
+        self._buffers.release(buffer)
 
     def _expect(self, change: Change, start: int, found: Buffer, length: int) -> None:
         if change.buffer is None:
