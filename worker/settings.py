@@ -87,7 +87,7 @@ class MoverSection(Section):
     )
     threads: int = Field(default=4, ge=1, le=32, description="Copying threads per disk.")
     in_flight: ByteSize = Field(
-        default=64 * 2**20, description="Bytes in flight per disk, at most."
+        default=32 * 2**20, description="Bytes in flight per disk, at most."
     )
     lock_timeout: Seconds = Field(
         default=60.0, description="How long an older writer may take to let a disk go."

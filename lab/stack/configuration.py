@@ -81,8 +81,6 @@ def worker_text(directory: Path, world: World, ports: Mapping[str, int]) -> str:
         "state_dir": str(directory / "mover-state"),
         "device_dir": str(directory / "devices" / world.mover),
         "device_timeout": "20s",
-        # Per disk. On loopback more of it would not be faster, only larger.
-        "in_flight": "16MiB",
     }
     sections: dict[str, dict[str, Any]] = {"azure": azure, f"hyperv.{HOST}": host, "mover": mover}
     return "\n".join(_section(name, fields) for name, fields in sections.items())

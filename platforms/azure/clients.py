@@ -5,7 +5,7 @@ because activities retry durably. Only endpoint, CA file, proxy and credential t
 from __future__ import annotations
 
 import threading
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from azure.core.credentials import TokenCredential
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError, map_error
@@ -13,11 +13,13 @@ from azure.core.rest import HttpRequest
 from azure.identity import DefaultAzureCredential
 from azure.mgmt.compute import ComputeManagementClient
 from azure.mgmt.core.exceptions import ARMErrorFormat
-from azure.mgmt.network import NetworkManagementClient
 from azure.storage.blob import BlobClient
 
 from platforms.azure.redaction import redact_http_logs
 from platforms.azure.settings import AzureSettings
+
+if TYPE_CHECKING:
+    from azure.mgmt.network import NetworkManagementClient
 
 # Old enough to be everywhere, new enough for paged listings of changed ranges (2020-10-02).
 STORAGE_API_VERSION = "2023-11-03"
@@ -57,6 +59,9 @@ class Clients:
 
     def network(self, subscription_id: str) -> NetworkManagementClient:
         """The client for network interfaces of a subscription."""
+        # 28 MiB of models that only preflight needs; a mover never asks.
+        from azure.mgmt.network import NetworkManagementClient
+
         with self._lock:
             client = self._network.get(subscription_id)
             if client is None:

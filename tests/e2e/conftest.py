@@ -10,9 +10,8 @@ import pytest
 import pytest_asyncio
 
 from lab.stack.lab import Lab
-from lab.stack.loopback import ask
 from lab.world import World
-from tests.e2e.driver import Driver
+from tests.e2e.driver import Driver, allow_many_snapshots
 
 
 @pytest.fixture(scope="session")
@@ -22,13 +21,6 @@ def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         lab.start()
         allow_many_snapshots(lab)
         yield lab
-
-
-def allow_many_snapshots(lab: Lab) -> None:
-    """Lift Azure's limit of seven snapshots in five minutes: tests run one failback after the other
-    on the same disks. That the product keeps to the limit is a test of its own."""
-    settings = {"snapshots_per_window": 10_000}
-    ask(f"http://127.0.0.1:{lab.ports['azure-local']}/lab/settings", settings, method="PUT")
 
 
 @pytest_asyncio.fixture

@@ -20,6 +20,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
 from lab.stack.lab import Lab
+from lab.stack.loopback import ask
 from models.calls import CONTROL_QUEUE, FAILBACK_WORKFLOW, StartInput
 from models.messages import Abort, Message, Reply
 from models.spec import FailbackSpec, parse_spec
@@ -74,6 +75,16 @@ class Driver:
     async def latest_run(self) -> str:
         """The Temporal run id of the latest run of the chain."""
         return (await self.client.get_workflow_handle(self.spec().workflow_id).describe()).run_id
+
+    async def until_continued_as_new(self, timeout: float = 60) -> None:
+        """Poll until the run has continued as new, and speak to the new one from then on."""
+        first = await self.latest_run()
+        deadline = time.monotonic() + timeout
+        while await self.latest_run() == first:
+            if time.monotonic() > deadline:
+                raise AssertionError("it never continued as new")
+            await asyncio.sleep(LOOK_SECONDS * 10)
+        self.follow_latest()
 
     def follow_latest(self) -> None:
         """From now on speak to whichever run of the chain is the latest."""
@@ -220,3 +231,10 @@ def powershell(lab: Lab, script: str) -> str:
     done = session.run_ps(script)
     assert done.status_code == 0, done.std_err
     return str(done.std_out.decode())
+
+
+def allow_many_snapshots(lab: Lab) -> None:
+    """Lift Azure's limit of seven snapshots in five minutes: tests run one failback after the other
+    on the same disks. That the product keeps to the limit is a test of its own."""
+    settings = {"snapshots_per_window": 10_000}
+    ask(f"http://127.0.0.1:{lab.ports['azure-local']}/lab/settings", settings, method="PUT")
