@@ -36,7 +36,9 @@ def recopied(state: RunState) -> int:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_a_killed_process_changes_nothing_but_the_time(run: Driver, seed: int) -> None:
+async def test_a_killed_process_changes_nothing_but_the_time(
+    run: Driver, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     # Every process has its turn; the instant is the seed's.
     victim = NAMES[seed % len(NAMES)]
     instant = random.Random(seed).uniform(0, RUN_SECONDS)
@@ -50,7 +52,11 @@ async def test_a_killed_process_changes_nothing_but_the_time(run: Driver, seed: 
     finally:
         await killer
     state = await run.until(lambda s: s.phase is Phase.COMMIT_PENDING, timeout=60, patient=True)
-    print(f"seed {seed}: {recopied(state)} bytes copied again, {state.downtime.seconds} s down")
+    with capsys.disabled():
+        print(
+            f"\nseed {seed}: kill -9 {victim} after {instant:.2f} s; {recopied(state)} bytes "
+            f"copied again, {state.downtime.seconds:.1f} s down"
+        )
     assert recopied(state) <= IN_FLIGHT_BYTES
     assert run.lab.differences() == {}
     verdict = run.lab.verify_records()

@@ -51,6 +51,7 @@ async def test_a_machine_comes_home(new_lab: NewLab) -> None:
 
     with pytest.raises(WorkflowUpdateFailedError) as refused:
         await run.say("commit", Commit(by="alice"))
+    assert str(refused.value.__cause__).startswith("FB-REJECTED: commit is not possible now")
     assert "Allowed now" in str(refused.value.__cause__)
     assert (await run.say("run_failover", GO)).repeated is False
     assert (await run.say("run_failover", GO)).repeated is True

@@ -76,7 +76,7 @@ def test_changed_ranges_are_written_and_cleared_ones(cloud: Cloud, platform: Azu
 @pytest.mark.parametrize(("window", "results"), [(PAGE, 10_000), (65536, 1), (8 * MIB, 3)])
 def test_windows_and_pages_do_not_show(cloud: Cloud, window: int, results: int) -> None:
     seed = random.randrange(2**32)
-    print(f"seed {seed}")  # noqa: T201 -- shown when the test fails
+    print(f"seed {seed}")
     chance = random.Random(seed)
     usual = cloud.platform()
     small = cloud.platform(page_range_window_bytes=window, page_range_results=results)
