@@ -59,8 +59,10 @@ class Controls:
             yield control
         finally:
             with self._lock:
-                self._running[asked.run_id].remove(control)
-                self._share(asked.run_id)
+                running = self._running.get(asked.run_id, [])
+                if control in running:  # not if the run was forgotten meanwhile
+                    running.remove(control)
+                    self._share(asked.run_id)
 
     def forget(self, run_id: str) -> None:
         """The run is over."""

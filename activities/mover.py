@@ -34,11 +34,12 @@ from models.calls import (
     InspectInput,
     LeftoverInput,
     MoverChecks,
+    RollBackInput,
     RollBackResult,
     VerifyAllInput,
     VerifyRoundInput,
 )
-from models.errors import DiskMismatch, FailbackError, VerificationFailed
+from models.errors import DiskMismatch, FailbackError, StateCorrupt, VerificationFailed
 from models.machine import CheckResult, Leftover, Snapshot, Verdict
 from models.status import DiskProgress, DiskRound, VerificationRecord
 from models.units import human_size
@@ -47,7 +48,7 @@ from transfer.control import Control
 from transfer.http_source import HttpRangeSource
 from transfer.plan import Progress, RoundPlan, RoundResult
 from transfer.ranges import Range
-from transfer.runs import forget_run, known_runs
+from transfer.runs import forget_run, has_journal, known_runs, mark_undone, was_undone
 from transfer.session import DiskSession, open_session
 from transfer.target import DeviceTarget
 
@@ -126,36 +127,14 @@ class MoverActivities:
         )
 
     @activity.defn(name=MOVER_ROLL_BACK)
-    async def roll_back(self, asked: DiskInput) -> RollBackResult:
+    async def roll_back(self, asked: RollBackInput) -> RollBackResult:
         """Put every block back that this run overwrote, and see that it is as it was."""
-
-        def work(call: Call, see: Callable[[Progress], None]) -> RollBackResult:
-            with self._session(asked, call) as session:
-                result = session.roll_back(0, Control(stopping=call.stop), see)
-                session.discard()
-            self._controls.forget(asked.run_id)
-            return RollBackResult(
-                disk_id=asked.disk.disk_id,
-                bytes_restored=result.bytes,
-                verified=result.verified,
-            )
-
-        return await self._watched(asked, 0, work)
+        return await self._watched(asked, 0, lambda call, see: self._roll_back(asked, call, see))
 
     @activity.defn(name=MOVER_FORGET)
     async def forget_run(self, asked: DiskInput) -> None:
         """Remove the run's journal of a disk; its manifest stays."""
-
-        def work(_call: Call) -> None:
-            forget_run(
-                self._options.state_dir,
-                _engine_id(asked),
-                asked.run_id,
-                wait_for_lock_seconds=self._options.lock_timeout,
-            )
-            self._controls.forget(asked.run_id)
-
-        await run_blocking(work)
+        await run_blocking(lambda _call: self._forget(asked))
 
     @activity.defn(name=MOVER_CONTROL)
     async def set_control(self, asked: ControlInput) -> None:
@@ -185,6 +164,7 @@ class MoverActivities:
         options = self._options
         delta = asked.method == "changed-ranges"
         _same_size(asked.disk.size_bytes, asked.snapshot)
+        self._require_journal(asked)
         order = ControlInput(
             run_id=asked.run_id, paused=asked.paused, bandwidth_limit=asked.bandwidth_limit
         )
@@ -219,6 +199,39 @@ class MoverActivities:
             finally:
                 source.close()
         return _disk_round(asked, result)
+
+    def _roll_back(
+        self, asked: RollBackInput, call: Call, see: Callable[[Progress], None]
+    ) -> RollBackResult:
+        """Needs the disk only while there is something to put back."""
+        place = (self._options.state_dir, _engine_id(asked), asked.run_id)
+        restored = 0
+        if not was_undone(*place) and (asked.journal_expected or has_journal(*place)):
+            self._require_journal(asked)
+            with self._session(asked, call) as session:
+                restored = session.roll_back(0, Control(stopping=call.stop), see).bytes
+                mark_undone(*place)
+        self._forget(asked)
+        return RollBackResult(disk_id=asked.disk.disk_id, bytes_restored=restored, verified=True)
+
+    def _forget(self, asked: DiskInput) -> None:
+        forget_run(
+            self._options.state_dir,
+            _engine_id(asked),
+            asked.run_id,
+            wait_for_lock_seconds=self._options.lock_timeout,
+        )
+        self._controls.forget(asked.run_id)
+
+    def _require_journal(self, asked: DiskInput) -> None:
+        """A journal that is gone must never pass for one that is empty."""
+        if not has_journal(self._options.state_dir, _engine_id(asked), asked.run_id):
+            raise StateCorrupt(
+                f"Mover {self._options.name} has no journal of this run for disk "
+                f"{asked.disk.disk_id}, although it opened one.",
+                hint=f"Bring {self._options.state_dir} back as it was, then retry: without it the "
+                "disk cannot be put back.",
+            )
 
     def _verify_all(
         self, asked: VerifyAllInput, call: Call, see: Callable[[Progress], None]

@@ -153,6 +153,12 @@ class CopyInput(DiskInput):
     bandwidth_limit: int | None = None
 
 
+class RollBackInput(DiskInput):
+    """`journal_expected`: the disk was opened by this run, so its journal must be on the mover."""
+
+    journal_expected: bool = True
+
+
 class VerifyRoundInput(DiskInput):
     """The round whose writes are read back."""
 

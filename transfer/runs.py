@@ -13,6 +13,7 @@ from transfer.lock import WriterLock
 
 _RUN = "run-"
 _DISCARDED = "discarded-"
+_UNDONE = "undone-"
 
 
 def safe_name(name: str) -> str:
@@ -26,6 +27,24 @@ def known_runs(state_dir: Path) -> Iterator[tuple[str, str]]:
     """Disk and run of every ledger kept below `state_dir`."""
     for directory in sorted(state_dir.glob(f"*/{_RUN}*")):
         yield unquote(directory.parent.name), unquote(directory.name.removeprefix(_RUN))
+
+
+def has_journal(state_dir: Path, disk_id: str, run_id: str) -> bool:
+    """Whether this mover keeps the journal of a run on a disk."""
+    return (state_dir / safe_name(disk_id) / f"{_RUN}{safe_name(run_id)}").is_dir()
+
+
+def mark_undone(state_dir: Path, disk_id: str, run_id: str) -> None:
+    """Remember that a run was rolled back on a disk, before its journal goes: a missing journal
+    then means that all is done, and without this mark that it was lost."""
+    disk = state_dir / safe_name(disk_id)
+    (disk / f"{_UNDONE}{safe_name(run_id)}").touch()
+    sync_directory(disk)
+
+
+def was_undone(state_dir: Path, disk_id: str, run_id: str) -> bool:
+    """Whether `mark_undone` was called for this run and disk."""
+    return (state_dir / safe_name(disk_id) / f"{_UNDONE}{safe_name(run_id)}").exists()
 
 
 def forget_run(

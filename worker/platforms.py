@@ -43,5 +43,11 @@ def _host(section: HyperVSection) -> HyperVHost:
         transport=section.transport,
         ca_file=section.ca_file,
         mover_vms=dict(section.movers),
+        mover_controller=section.mover_controller,
+        first_location=section.first_location,
+        slots=section.slots,
+        connections=section.connections,
         created_disk_format=section.created_disk_format,
+        created_disk_fixed=section.created_disk_fixed,
+        created_secure_boot=section.created_secure_boot,
     )

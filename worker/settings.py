@@ -48,7 +48,25 @@ class HyperVSection(Section):
     movers: dict[str, str] = Field(
         default={}, description="Mover name to its machine's name on this host, where they differ."
     )
-    created_disk_format: Literal["vhdx", "vhd"] = "vhdx"
+    mover_controller: int = Field(
+        default=0, ge=0, le=3, description="SCSI controller of the movers that disks go to."
+    )
+    first_location: int = Field(
+        default=1, ge=0, le=63, description="First location on it that may be used."
+    )
+    slots: int = Field(default=63, ge=1, le=64, description="How many locations may be used.")
+    connections: int = Field(
+        default=4, ge=1, le=30, description="Scripts at once on this host; WinRM allows 30 shells."
+    )
+    created_disk_format: Literal["vhdx", "vhd"] = Field(
+        default="vhdx", description="Format of a created machine's disks."
+    )
+    created_disk_fixed: bool = Field(
+        default=False, description="Allocate created disks whole; slow, it writes every byte."
+    )
+    created_secure_boot: bool = Field(
+        default=True, description="Secure boot for created machines of generation 2."
+    )
 
     def password(self) -> str:
         """The password, read from where it is kept.

@@ -146,6 +146,7 @@ class FailbackWorkflow(Messages):
             queue=self._run.mover_queue,
             summary=f"find {disk.disk_id} at the mover, open its journal",
         )
+        self._run.effects.settle(blocks_effect(disk), EffectState.DONE)
 
     async def _sync_until_failover(self) -> None:
         if self.state.phase is not Phase.READY:

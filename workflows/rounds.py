@@ -154,7 +154,6 @@ class Rounds:
                 argument.model_copy(update={"method": "compare", "base": None})
             )
             result.fallback = code
-        self.effects.settle(blocks_effect(disk), EffectState.DONE)
         return result
 
     async def _apply(self, argument: CopyInput, leave_to_caller: tuple[str, ...] = ()) -> DiskRound:
@@ -178,6 +177,6 @@ class Rounds:
 
 
 def blocks_effect(disk: AttachedDisk) -> str:
-    """Name of the effect that this run's journal and writes on a disk are; planned when the disk is
-    opened, because opening makes the journal."""
+    """Name of the effect that this run's journal and writes on a disk are; planned before the disk
+    is opened, because opening makes the journal, and done from then on."""
     return f"blocks-{disk.disk_id}"

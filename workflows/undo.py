@@ -24,6 +24,7 @@ with workflow.unsafe.imports_passed_through():
         DetachInput,
         NetworkBackInput,
         ReleaseInput,
+        RollBackInput,
         RollBackResult,
         SpecInput,
     )
@@ -143,15 +144,23 @@ class Undo:
     async def _roll_back(self, effect: Effect) -> None:
         """A disk that this run created is deleted with its machine: only its state goes."""
         disk = next(d for d in self.state.attached if d.disk_id == effect.disk_id)
-        argument, queue = self.run.disk_input(disk), self.run.mover_queue
+        queue = self.run.mover_queue
         if disk.created:
             await self.steps.call(
-                MOVER_FORGET, argument, type(None), queue=queue, summary=f"forget {disk.disk_id}"
+                MOVER_FORGET,
+                self.run.disk_input(disk),
+                type(None),
+                queue=queue,
+                summary=f"forget {disk.disk_id}",
             )
             return
         await self.steps.call(
             MOVER_ROLL_BACK,
-            argument,
+            RollBackInput(
+                **self.run.key,
+                disk=disk,
+                journal_expected=effect.state is EffectState.DONE,
+            ),
             RollBackResult,
             queue=queue,
             timeout=COPY_TIMEOUT,

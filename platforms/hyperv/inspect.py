@@ -41,7 +41,10 @@ def inspect(
             return _check_machine(host, spec, cloud, reached, checks, call)
 
         machine = _guarded(checks, "machine", look)
-        _guarded(checks, "mover", lambda: _check_mover(host, spec, cloud, reached, mover, checks))
+        disks = [disk.path for disk in machine.disks] if machine else []
+        _guarded(
+            checks, "mover", lambda: _check_mover(host, spec, cloud, reached, mover, disks, checks)
+        )
     return OnPremisesReport(checks=checks.results, machine=machine)
 
 
@@ -137,6 +140,7 @@ def _check_mover(
     cloud: CloudMachine | None,
     overview: Overview,
     mover: str,
+    disks: list[str],
     checks: Checks,
 ) -> None:
     name = host.settings.mover_vm(mover)
@@ -166,6 +170,16 @@ def _check_mover(
         else [],
         name,
         "Use a mover that runs in a machine of its own.",
+    )
+    old = [path for path in disks if path.casefold().endswith(".vhd")]
+    checks.decide(
+        "mover takes the disks' format",
+        "MOVER-GENERATION",
+        [f"{name} is of generation 2, which takes no VHD: {', '.join(old)}"]
+        if machine.generation == 2 and old
+        else [],
+        f"generation {machine.generation}",
+        "Use a mover of generation 1, or convert the disks to VHDX (Convert-VHD).",
     )
     settings = host.settings
     taken = {

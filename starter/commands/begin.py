@@ -170,7 +170,8 @@ async def _preflight(client: Client, spec: FailbackSpec, timeout: int) -> Prefli
             task_queue=CONTROL_QUEUE,
             # A check only reads. The newer spec is the one somebody waits for.
             id_conflict_policy=WorkflowIDConflictPolicy.TERMINATE_EXISTING,
-            execution_timeout=timedelta(seconds=timeout),
+            # Ours ends first, and says more; this one is for when we are killed.
+            execution_timeout=timedelta(seconds=timeout) + timedelta(seconds=15),
             result_type=PreflightReport,
             static_summary=_short(f"Preflight of {spec.machine}, touching nothing"),
             rpc_timeout=RPC_TIMEOUT,

@@ -129,7 +129,8 @@ async def _look(
                     task_queue=CONTROL_QUEUE,
                     # Another doctor may be removing; two must not decide on two lists.
                     id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-                    execution_timeout=timedelta(seconds=timeout),
+                    # Ours ends first, and says more; this one is for when we are killed.
+                    execution_timeout=timedelta(seconds=timeout) + timedelta(seconds=15),
                     result_type=DoctorReport,
                     static_summary="Removes leftovers" if remove else "Looks for leftovers",
                     rpc_timeout=RPC_TIMEOUT,

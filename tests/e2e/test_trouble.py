@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from models.messages import Abort, Commit, Retry, RunFailover
@@ -178,3 +180,26 @@ async def test_a_failing_cmdlet_is_tried_again(run: Driver, operation: str) -> N
     await run.start()
     await over_and_back(run)
     assert run.lab.hits(rule) >= 2
+
+
+async def test_a_lost_journal_never_passes_for_an_empty_one(run: Driver) -> None:
+    await run.start(sync={"interval": "1h"})
+    await run.until_phase(Phase.READY)
+    kept = run.lab.directory / "mover-state"
+    elsewhere = run.lab.directory / "mover-state-elsewhere"
+    run.lab.stop("mover")
+    kept.rename(elsewhere)
+    run.lab.start("mover")
+    await run.say("abort", ABORT)
+    state = await run.until_blocked("FB-UNDO")
+    assert state.blocked is not None
+    assert "FB-STATE-CORRUPT" in state.blocked.message
+    # The disks stay at the mover: without its journal nothing may take them away.
+    assert [e.kind for e in state.effects if e.problem] == ["blocks_written", "blocks_written"]
+    run.lab.stop("mover")
+    shutil.rmtree(kept, ignore_errors=True)
+    elsewhere.rename(kept)
+    run.lab.start("mover")
+    await run.say("retry", Retry(by="alice"))
+    assert (await run.ended()).phase is Phase.ROLLED_BACK
+    await run.both_sides_are_as_they_were()

@@ -40,7 +40,7 @@ class Hypervisor:
         )
         self.state = self.now()
         self._process: subprocess.Popen[bytes] | None = None
-        self.machine(MOVER, generation=2, mover=True, state="Running")
+        self.machine(MOVER, generation=1, mover=True, state="Running")
 
     # --- before the start ---------------------------------------------------------------------
 

@@ -51,6 +51,7 @@ def seed(hypervisor: Hypervisor) -> None:
     simple("deaf", disabled_services=["Heartbeat"])
     simple("big", 60 * GIB)
     hypervisor.machine("stopped mover", mover=True)
+    hypervisor.machine("modern mover", mover=True, state="Running", generation=2)
     hypervisor.disk("D:\\New\\taken\\taken-os.vhdx")
 
 
@@ -168,6 +169,13 @@ def test_a_mover_that_cannot_serve_is_named(hypervisor: Hypervisor, mover: str, 
     platform = hypervisor.platform(mover_vms={MOVER: mover})
     report = platform.inspect(spec("good"), cloud(*EXISTING), MOVER, Call())
     assert P + code in _codes(report, Verdict.FAILED)
+    platform.close()
+
+
+def test_a_mover_that_takes_no_vhd_is_found(hypervisor: Hypervisor) -> None:
+    platform = hypervisor.platform(mover_vms={MOVER: "modern mover"})
+    report = platform.inspect(spec("generation1"), cloud(16 * MIB, generation=1), MOVER, Call())
+    assert _codes(report, Verdict.FAILED) == [P + "MOVER-GENERATION"]
     platform.close()
 
 
