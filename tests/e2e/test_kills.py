@@ -20,6 +20,8 @@ from tests.e2e.driver import Driver
 SEEDS = range(int(os.environ.get("FAILBACK_KILL_SEEDS", "20")))
 # About as long as such a run takes from start to `commit_pending`.
 RUN_SECONDS = 6.0
+# And from abort to `rolled_back`.
+UNDO_SECONDS = 2.0
 IN_FLIGHT_BYTES = 64 * 2**20
 
 
@@ -64,6 +66,21 @@ async def test_a_killed_process_changes_nothing_but_the_time(
     await run.say("abort", Abort(by="test", discard_onprem_changes=True))
     ended = await run.ended()
     assert ended.phase is Phase.ROLLED_BACK
+    await run.both_sides_are_as_they_were()
+
+
+@pytest.mark.parametrize("seed", SEEDS[: max(len(NAMES), len(SEEDS) // 4)])
+async def test_a_process_killed_during_the_undo_does_not_stop_it(run: Driver, seed: int) -> None:
+    victim = NAMES[seed % len(NAMES)]
+    instant = random.Random(1000 + seed).uniform(0, UNDO_SECONDS)
+    print(f"seed {seed}: kill -9 {victim} {instant:.2f} s after the abort")
+    await run.start()
+    await run.until_phase(Phase.READY)
+    await run.say("run_failover", RunFailover(by="test"))
+    await run.until_phase(Phase.COMMIT_PENDING)
+    await run.say("abort", Abort(by="test", discard_onprem_changes=True))
+    await kill_at(run, victim, instant)
+    await run.until(lambda s: s.phase is Phase.ROLLED_BACK, timeout=120, patient=True)
     await run.both_sides_are_as_they_were()
 
 
