@@ -1,5 +1,5 @@
-"""Deleting the Azure machine at commit: the machine, and exactly the disks the run knew, whatever
-the machine's own settings say about what goes with it."""
+"""Deleting the Azure machine at commit: the machine, if nobody has started it again, and exactly
+the disks the run knew, whatever the machine's own settings say about what goes with it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from platforms.azure.clients import Clients
 from platforms.azure.errors import guarded
 from platforms.azure.names import parse_resource_id, same_resource
 from platforms.azure.operations import run_operation
+from platforms.azure.power import DEALLOCATED, STOPPED, power_of
 from platforms.azure.waiting import wait_for
 from platforms.base import Call
 
@@ -38,11 +39,13 @@ class Commit:
         Returns the names of what is gone, by this call or by an earlier one that was cut off.
 
         Raises:
-            AzureConflict: Another machine has the name, or will not let go of its disks.
+            AzureConflict: It runs again, another machine has the name, or it will not let go of
+                its disks.
         """
         found = self._machine(source)
         if found is not None:
             _refuse_other(found, machine)
+            _refuse_running(found)
             self._keep_everything(source, found, call)
             self._delete(source, call)
         gone = [machine.name]
@@ -54,7 +57,9 @@ class Commit:
         try:
             return guarded(
                 f"Reading virtual machine {source.vm!r}",
-                lambda: virtual_machines.get(source.resource_group, source.vm),
+                lambda: virtual_machines.get(
+                    source.resource_group, source.vm, expand="instanceView"
+                ),
             )
         except AzureNotFound:
             return None
@@ -75,7 +80,10 @@ class Commit:
             self._settings,
         )
         after = self._machine(source)
-        if after is not None and (left := _goes_along(after)):
+        if after is None:
+            return
+        _refuse_running(after)
+        if left := _goes_along(after):
             raise AzureConflict(
                 f"Deleting virtual machine {source.vm!r} would still delete {', '.join(left)}; "
                 "nothing was deleted.",
@@ -165,6 +173,21 @@ def _refuse_other(found: azure_models.VirtualMachine, machine: CloudMachine) -> 
             f"Virtual machine {machine.name!r} is not the one this run brought home: it was made "
             "anew under the same name. Nothing was deleted.",
             hint="Delete by hand what you are sure of, then retry or abort.",
+        )
+
+
+def _refuse_running(found: azure_models.VirtualMachine) -> None:
+    """What the machine wrote since the cut-over is nowhere else. Only a machine that is known to be
+    at rest is deleted; one whose deletion has begun is past saving."""
+    if str(found.provisioning_state or "").lower() == "deleting":
+        return
+    view = found.instance_view
+    state = power_of(view.statuses if view is not None else [])
+    if state not in (STOPPED, DEALLOCATED):
+        raise AzureConflict(
+            f"Virtual machine {found.name!r} is {state}: it runs again since the cut-over; nothing "
+            "was deleted.",
+            hint="What it wrote since would be lost. Save that and stop it, then retry.",
         )
 
 

@@ -6,6 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -15,22 +18,50 @@ from models.machine import CloudMachine
 from models.spec import AzureMachineRef
 from platforms.azure import AzurePlatform
 from platforms.base import Call
-from tests.platforms.azure.cloud import DISK_BYTES, Cloud, Memory, machine_of
+from tests.platforms.azure.cloud import (
+    DISK_BYTES,
+    GROUP,
+    SUBSCRIPTION,
+    Cloud,
+    Memory,
+    machine_of,
+)
 from tests.waiting import wait_until
 
 MACHINES = "Microsoft.Compute/virtualMachines"
 DISKS = "Microsoft.Compute/disks"
 INTERFACES = "Microsoft.Network/networkInterfaces"
+UNSETTLED = ("starting", "stopping", "deallocating")
 
 
-def _seed(cloud: Cloud, name: str, option: str = "Delete") -> AzureMachineRef:
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """An emulator with a machine in each state in between, named after it."""
+    cloud = Cloud(tmp_path_factory.mktemp("azure"))
+    for name in UNSETTLED:
+        _seed(cloud, name)
+
+    def change(state: dict[str, Any]) -> None:
+        for resource in state["resources"].values():
+            if resource["type"] == MACHINES and resource["name"] in UNSETTLED:
+                resource["lab"]["power"] = resource["name"]
+
+    cloud.edit_state(change)
+    cloud.start()
+    yield cloud
+    cloud.stop()
+
+
+def _seed(
+    cloud: Cloud, name: str, option: str = "Delete", running: bool = False
+) -> AzureMachineRef:
     disks = [
         {"os": True, "name": f"{name}-os", "size_bytes": DISK_BYTES, "delete_option": option},
         {"lun": 0, "name": f"{name}-data", "size_bytes": DISK_BYTES, "delete_option": option},
         {"lun": 3, "name": f"{name}-late", "size_bytes": DISK_BYTES, "delete_option": option},
     ]
     nics = [{"name": f"{name}-nic", "address": "10.0.0.4", "delete_option": option}]
-    return cloud.seed(name, disks=disks, nics=nics)
+    return cloud.seed(name, disks=disks, nics=nics, running=running)
 
 
 def _without(machine: CloudMachine, disk_id: str) -> CloudMachine:
@@ -62,6 +93,52 @@ def test_it_may_be_asked_again(cloud: Cloud, platform: AzurePlatform) -> None:
     machine = machine_of(platform, source)
     first = platform.delete_machine(source, machine, Call())
     assert platform.delete_machine(source, machine, Call()) == first
+
+
+def test_a_machine_that_was_started_again_is_not_deleted(
+    cloud: Cloud, platform: AzurePlatform
+) -> None:
+    source = _seed(cloud, "again")
+    machine = machine_of(platform, source)
+    platform.start(source, Call())
+    writes = cloud.count("virtualMachines.delete"), cloud.count("virtualMachines.update")
+
+    with pytest.raises(AzureConflict, match="runs again since the cut-over") as refusal:
+        platform.delete_machine(source, machine, Call())
+
+    assert "stop it" in refusal.value.hint
+    assert [count() for count in writes] == [0, 0]
+    assert {"again-os", "again-data", "again-late"} <= cloud.names(DISKS)
+    platform.power_off(source, Call())
+    assert "again" in platform.delete_machine(source, machine, Call())
+    assert "again" not in cloud.names(MACHINES)
+
+
+@pytest.mark.parametrize("power", UNSETTLED)
+def test_a_machine_that_is_not_known_to_rest_is_not_deleted(
+    cloud: Cloud, platform: AzurePlatform, power: str
+) -> None:
+    source = AzureMachineRef(subscription_id=SUBSCRIPTION, resource_group=GROUP, vm=power)
+    with pytest.raises(AzureConflict, match=f"is {power}"):
+        platform.delete_machine(source, machine_of(platform, source), Call())
+    assert power in cloud.names(MACHINES)
+
+
+def test_a_machine_started_while_its_options_are_changed_is_not_deleted(
+    cloud: Cloud, platform: AzurePlatform
+) -> None:
+    source = _seed(cloud, "meanwhile")
+    machine = machine_of(platform, source)
+    reads = chaos.add(
+        cloud.directory, {"operation": "virtualMachines.get", "action": "delay", "seconds": 1}
+    )
+    with ThreadPoolExecutor(1) as pool:
+        commit = pool.submit(platform.delete_machine, source, machine, Call())
+        wait_until(lambda: chaos.hits(cloud.directory, reads) == 2, 30)
+        cloud.client().virtual_machines.begin_start(source.resource_group, source.vm, polling=False)
+        with pytest.raises(AzureConflict, match="runs again"):
+            commit.result(60)
+    assert "meanwhile" in cloud.names(MACHINES)
 
 
 def test_a_machine_made_anew_under_the_name_is_refused(
