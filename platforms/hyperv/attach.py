@@ -24,7 +24,8 @@ def attach(
     """Attach every disk to the mover; those already there are found by their path.
 
     Raises:
-        MachineState: The machine is not off, or the mover does not run.
+        MachineState: The machine is not off, another run has claimed it, or the mover does not
+            run.
         DiskMismatch: A file is not the one that preflight saw.
         NoDiskSlot: The mover's controller is full.
     """
@@ -39,9 +40,11 @@ def attach(
     for disk, file in zip(machine.disks, files, strict=True):
         _must_be_the_same(host, disk, file)
     mover_id = host.mover_id(spec.mover, call)
-    _claim(host, owner, spec, machine, run_id, call)
     with host.mover_lock:
+        _claim(host, owner.id, spec, machine, run_id, call)
         drives = _find_or_add(host, mover_id, [disk.path for disk in machine.disks], call)
+        # Another process may have written its claims over ours from notes that it had read before.
+        _refuse_rivals(host, host.machine(owner.id, call), run_id)
     return [
         AttachedDisk(
             disk_id=disk.disk_id,
@@ -59,21 +62,30 @@ def detach(
     host: Host, spec: FailbackSpec, disks: list[AttachedDisk], run_id: str, call: Call
 ) -> None:
     """Detach from the mover these files and whatever else this run has claimed, wherever they are
-    attached there; gone already is fine. A file that only another run has claimed stays.
+    attached there; gone already is fine. A file that another run has claimed stays: of two that
+    have, the last to let go takes it out.
 
     The claims matter where an attempt to attach was killed before it could tell what it did.
     """
+    with host.mover_lock:
+        _let_go(host, spec, disks, run_id, call)
+
+
+def _let_go(
+    host: Host, spec: FailbackSpec, disks: list[AttachedDisk], run_id: str, call: Call
+) -> None:
     names = host.names(call)
     owner_ids = ids_named(names, spec.on_premises_name)
     mover_ids = ids_named(names, host.settings.mover_vm(spec.mover))
     found = host.machines([*owner_ids, *mover_ids], call)
     owners, movers = found[: len(owner_ids)], found[len(owner_ids) :]
     claims = [claim for owner in owners for claim in attachments(owner.notes)]
-    mine = [disk.path for disk in disks if not _of_another_run(claims, disk.path, run_id)]
-    mine += [claim.path for claim in claims if claim.run_id == run_id and claim.path not in mine]
+    claimed = [claim for claim in claims if claim.run_id == run_id]
+    paths = dict.fromkeys([*(disk.path for disk in disks), *(claim.path for claim in claimed)])
+    mine = [path for path in paths if not _of_another_run(claims, path, run_id)]
     for mover in movers:
         detach_from(host, mover, mine, call)
-    lines = [Attachment(run_id, spec.machine, path).line for path in mine]
+    lines = [claim.line for claim in claimed]
     for owner in owners:
         forget(host, owner, lines, call)
 
@@ -97,22 +109,42 @@ def forget(host: Host, owner: Machine, lines: list[str], call: Call) -> None:
 
 
 def _of_another_run(claims: list[Attachment], path: str, run_id: str) -> bool:
-    runs = {claim.run_id for claim in claims if same_name(claim.path, path)}
-    return bool(runs) and run_id not in runs
+    return any(claim.run_id != run_id for claim in claims if same_name(claim.path, path))
 
 
 def _claim(
     host: Host,
-    owner: Machine,
+    owner_id: str,
     spec: FailbackSpec,
     machine: OnPremisesMachine,
     run_id: str,
     call: Call,
 ) -> None:
+    """Write this run's claims into the machine's notes, unless another run has claimed it; read
+    them again, because another process may have done the same at the same moment."""
+    owner = host.machine(owner_id, call)
+    _refuse_rivals(host, owner, run_id)
     lines = [Attachment(run_id, spec.machine, disk.path).line for disk in machine.disks]
     notes = with_lines(owner.notes, lines)
-    if notes != owner.notes:
-        host.ask(f"mark {owner.name!r}", scripts.set_notes(owner.id, notes), call)
+    if notes == owner.notes:
+        return
+    host.ask(f"mark {owner.name!r}", scripts.set_notes(owner.id, notes), call)
+    after = host.machine(owner_id, call)
+    try:
+        _refuse_rivals(host, after, run_id)
+    except MachineState:
+        forget(host, after, lines, call)
+        raise
+
+
+def _refuse_rivals(host: Host, owner: Machine, run_id: str) -> None:
+    claims = attachments(owner.notes)
+    rivals = sorted({claim.run_id for claim in claims if claim.run_id != run_id})
+    if rivals:
+        raise MachineState(
+            f"Machine {owner.name!r} on {host.name} is claimed by run {', '.join(rivals)}.",
+            hint="Let that run end; if it is dead, `failback doctor` removes what it left.",
+        )
 
 
 def _find_or_add(host: Host, mover_id: str, paths: list[str], call: Call) -> list[Drive]:

@@ -8,11 +8,12 @@ import pytest
 
 from lab.hyperv.model import Drive
 from models.errors import DiskMismatch, HypervisorFailed, MachineState, NoDiskSlot, Stopped
-from models.machine import OnPremisesMachine
+from models.machine import AttachedDisk, OnPremisesMachine
 from models.spec import FailbackSpec
 from platforms.base import Call
 from platforms.hyperv import HyperVPlatform, scripts
 from platforms.hyperv.host import Host
+from platforms.hyperv.notes import Attachment
 from tests.platforms.hyperv.hypervisor import MIB, MOVER, RUN, Hypervisor, cloud, spec
 
 SIZES = (16 * MIB, 8 * MIB)
@@ -24,7 +25,7 @@ def seed(hypervisor: Hypervisor) -> None:
     mover.drives.append(_at(0, "C:\\mover.vhdx"))
     hypervisor.disk("C:\\foreign.vhdx")
     mover.drives.append(_at(2, "C:\\foreign.vhdx"))
-    for name in ("web01", "web02", "web03", "web04", "full", "mismatch", "flaky"):
+    for name in ("web01", "web02", "web03", "web04", "full", "mismatch", "flaky", "wanted"):
         hypervisor.simple(name, *SIZES, notes="Call Anna first.\r\n")
     hypervisor.simple("running", *SIZES, state="Running")
     hypervisor.simple("ünïcode 東京 [x] 'q'", *SIZES)
@@ -207,6 +208,85 @@ def test_many_runs_share_a_mover_without_taking_each_others_places(
         )
     assert _mover_paths(hypervisor) == OWN
     other.close()
+
+
+def _attach_at_once(
+    platforms: dict[str, HyperVPlatform], wanted: FailbackSpec, machine: OnPremisesMachine
+) -> tuple[dict[str, list[AttachedDisk]], dict[str, MachineState]]:
+    """Let every run attach the machine's disks at the same moment; who could and who could not."""
+    winners: dict[str, list[AttachedDisk]] = {}
+    losers: dict[str, MachineState] = {}
+    start = threading.Barrier(len(platforms))
+
+    def attach(run_id: str, platform: HyperVPlatform) -> None:
+        start.wait(30)
+        try:
+            winners[run_id] = platform.attach_disks(wanted, machine, run_id, Call())
+        except MachineState as error:
+            losers[run_id] = error
+
+    threads = [threading.Thread(target=attach, args=item) for item in platforms.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(winners) + len(losers) == len(platforms)
+    return winners, losers
+
+
+@pytest.mark.parametrize("processes", ["one", "two"])
+def test_two_runs_that_want_the_same_machine_never_both_get_it(
+    platform: HyperVPlatform, hypervisor: Hypervisor, processes: str
+) -> None:
+    wanted = spec("wanted")
+    machine = _machine(platform, wanted)
+    # Platforms share no lock, as processes do not.
+    other = hypervisor.platform() if processes == "two" else platform
+    winners, losers = _attach_at_once({"run-a": platform, "run-b": other}, wanted, machine)
+
+    assert len(winners) <= 1 if processes == "two" else len(winners) == 1
+    for run_id, refusal in losers.items():
+        assert "is claimed by run run-" in refusal.message
+        assert "failback doctor" in refusal.hint
+        other.detach_disks(wanted, [], run_id, Call())
+    for run_id, disks in winners.items():
+        # The loser's undo has not taken the disks from under the winner.
+        assert {disk.path for disk in disks} <= set(_mover_paths(hypervisor))
+        platform.detach_disks(wanted, disks, run_id, Call())
+    assert _mover_paths(hypervisor) == OWN
+    after = hypervisor.seen("wanted")
+    assert after is not None
+    assert after.notes == "Call Anna first.\r\n"
+    if other is not platform:
+        other.close()
+
+
+def test_claims_written_over_by_another_process_do_not_leave_two_owners(
+    platform: HyperVPlatform, hypervisor: Hypervisor
+) -> None:
+    wanted = spec("wanted")
+    machine = _machine(platform, wanted)
+    disks = platform.attach_disks(wanted, machine, RUN, Call())
+    before = hypervisor.seen("wanted")
+    assert before is not None
+    host = Host("hv1", hypervisor.host())
+    host.ask("mark", scripts.set_notes(before.id, before.notes.replace(RUN, "run-b")))
+    assert platform.attach_disks(wanted, machine, "run-b", Call()) == disks
+    with pytest.raises(MachineState, match="claimed by run run-b"):
+        platform.attach_disks(wanted, machine, RUN, Call())
+
+    # Both have claimed: the first to let go leaves the disks to the other.
+    host.ask("mark", scripts.set_notes(before.id, f"{before.notes}\r\n{_lines('run-b', disks)}"))
+    platform.detach_disks(wanted, disks, RUN, Call())
+    assert len(_mover_paths(hypervisor)) == 4
+    platform.detach_disks(wanted, disks, "run-b", Call())
+    assert _mover_paths(hypervisor) == OWN
+    assert platform.leftovers(wanted) == []
+    host.close()
+
+
+def _lines(run_id: str, disks: list[AttachedDisk]) -> str:
+    return "\r\n".join(Attachment(run_id, "wanted", disk.path).line for disk in disks)
 
 
 def test_a_call_that_was_told_to_stop_stops(platform: HyperVPlatform) -> None:
