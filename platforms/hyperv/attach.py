@@ -66,6 +66,9 @@ def detach(
     have, the last to let go takes it out.
 
     The claims matter where an attempt to attach was killed before it could tell what it did.
+
+    Raises:
+        MachineNotFound: The mover is not there, though this run has claims.
     """
     with host.mover_lock:
         _let_go(host, spec, disks, run_id, call)
@@ -82,6 +85,9 @@ def _let_go(
     claims = [claim for owner in owners for claim in attachments(owner.notes)]
     claimed = [claim for claim in claims if claim.run_id == run_id]
     paths = dict.fromkeys([*(disk.path for disk in disks), *(claim.path for claim in claimed)])
+    if not movers and (claimed or (paths and not owners)):
+        # Renamed, it may still hold the disks; the claims stay until that is known.
+        host.mover_id(spec.mover, call)
     mine = [path for path in paths if not _of_another_run(claims, path, run_id)]
     for mover in movers:
         detach_from(host, mover, mine, call)

@@ -7,7 +7,14 @@ import threading
 import pytest
 
 from lab.hyperv.model import Drive
-from models.errors import DiskMismatch, HypervisorFailed, MachineState, NoDiskSlot, Stopped
+from models.errors import (
+    DiskMismatch,
+    HypervisorFailed,
+    MachineNotFound,
+    MachineState,
+    NoDiskSlot,
+    Stopped,
+)
 from models.machine import AttachedDisk, OnPremisesMachine
 from models.spec import FailbackSpec
 from platforms.base import Call
@@ -208,6 +215,29 @@ def test_many_runs_share_a_mover_without_taking_each_others_places(
         )
     assert _mover_paths(hypervisor) == OWN
     other.close()
+
+
+def test_a_mover_that_is_not_found_parks_the_undo_and_keeps_the_claims(
+    platform: HyperVPlatform, hypervisor: Hypervisor
+) -> None:
+    wanted = spec("web03")
+    disks = platform.attach_disks(wanted, _machine(platform, wanted), RUN, Call())
+    host = Host("hv1", hypervisor.host())
+    mover_id = host.mover_id(MOVER)
+    host.ask("rename", scripts.rename_machine(mover_id, "renamed"))
+    with pytest.raises(MachineNotFound, match="should run in machine 'mover1'"):
+        platform.detach_disks(wanted, disks, RUN, Call())
+    # A run that never claimed anything has nothing at that mover.
+    platform.detach_disks(wanted, [], "another-run", Call())
+    claimed = hypervisor.seen("web03")
+    assert claimed is not None
+    assert claimed.notes.count(RUN) == 2
+
+    host.ask("rename", scripts.rename_machine(mover_id, MOVER))
+    platform.detach_disks(wanted, disks, RUN, Call())
+    assert _mover_paths(hypervisor) == OWN
+    assert platform.leftovers(wanted) == []
+    host.close()
 
 
 def _attach_at_once(
