@@ -10,6 +10,7 @@ from platforms.hyperv import network
 from platforms.hyperv.checks import Checks
 from platforms.hyperv.facts import Drive, Machine, Overview, VirtualDisk, same_name
 from platforms.hyperv.host import Host
+from platforms.hyperv.notes import attachments, creation
 from platforms.hyperv.pairing import Pairing, crossed, pair_disks
 from platforms.hyperv.space import check_room_to_grow
 
@@ -27,6 +28,7 @@ def check_existing(
 ) -> OnPremisesMachine | None:
     """All checks of an existing machine, and its shape where the disks could be told apart."""
     found = host.machine(machine_id, call)
+    _check_claims(found, checks)
     _check_state(found, checks)
     _check_adapters(spec, found, overview, checks)
     drives = [drive for drive in found.drives if drive.path and not drive.pass_through]
@@ -40,6 +42,21 @@ def check_existing(
         return None
     _check_generation(found, cloud, checks)
     return _check_disks(spec, found, cloud, drives, files, checks)
+
+
+def _check_claims(found: Machine, checks: Checks) -> None:
+    """Preflight comes before a run claims anything, so that every claim is another's."""
+    runs = {claim.run_id: claim.machine for claim in attachments(found.notes)}
+    mark = creation(found.notes)
+    if mark is not None:
+        runs[mark.run_id] = mark.machine
+    checks.decide(
+        "claimed by no run",
+        "CLAIMED",
+        [f"run {run_id} of {name!r} has claimed it" for run_id, name in sorted(runs.items())],
+        "no run's mark in its notes",
+        "Let that run end; if it is dead, `failback doctor` removes what it left.",
+    )
 
 
 def _check_state(found: Machine, checks: Checks) -> None:

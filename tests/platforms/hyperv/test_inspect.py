@@ -9,6 +9,7 @@ from models.machine import CloudMachine, OnPremisesReport, Verdict
 from models.spec import FailbackSpec
 from platforms.base import Call
 from platforms.hyperv import HyperVPlatform
+from platforms.hyperv.notes import Attachment, Creation
 from tests.platforms.hyperv.hypervisor import GIB, MIB, MOVER, Hypervisor, alternate, cloud, spec
 
 P = "FB-CHK-HYPERV-"
@@ -24,6 +25,9 @@ def seed(hypervisor: Hypervisor) -> None:
     simple("replica", replication_state="Replicating", replication_mode="Primary")
     simple("no checkpoints", checkpoint_type="Disabled")
     simple("automatic", automatic_checkpoints=True)
+    claim = Attachment("r7", "attached", "D:\\VMs\\attached\\disk0.vhdx")
+    simple("attached", notes=f"Anna's\r\n{claim.line}")
+    simple("born of a run", notes=Creation("r8", "born").line)
     simple("twice")
     simple("twice")
     hypervisor.disk("D:\\VMs\\old.vhd")
@@ -86,6 +90,8 @@ ONE = cloud(16 * MIB)
 CASES: list[tuple[str, FailbackSpec, CloudMachine | None, set[str]]] = [
     ("not there", spec("nobody"), ONE, {"MACHINE"}),
     ("running", spec("running"), ONE, {"NOT-OFF"}),
+    ("attached by a run", spec("attached"), ONE, {"CLAIMED"}),
+    ("created by a run", spec("born of a run"), ONE, {"CLAIMED"}),
     ("checkpointed", spec("checkpointed"), ONE, {"CHECKPOINTS"}),
     ("replica", spec("replica"), ONE, {"REPLICATION"}),
     ("checkpoints disabled", spec("no checkpoints"), ONE, {"CHECKPOINT-TYPE"}),
