@@ -36,21 +36,34 @@ class Commit:
     ) -> list[str]:
         """Delete the machine, then its disks of `machine` that are still the same and unattached.
 
+        A machine that was made anew under the name is somebody else's: the one of the run is gone.
+
         Returns the names of what is gone, by this call or by an earlier one that was cut off.
 
         Raises:
-            AzureConflict: It runs again, another machine has the name, or it will not let go of
-                its disks.
+            AzureConflict: It runs again, cannot be told from another, or will not let go of its
+                disks.
         """
-        found = self._machine(source)
+        found = self._own_machine(source, machine)
         if found is not None:
-            _refuse_other(found, machine)
             _refuse_running(found)
-            self._keep_everything(source, found, call)
-            self._delete(source, call)
+            self._keep_everything(source, machine, found, call)
+            self._delete(source, machine, call)
         gone = [machine.name]
-        gone += [disk.name for disk in machine.disks if self._delete_disk(disk, machine, call)]
+        for disk in machine.disks:
+            if self._delete_disk(disk, source, machine, call):
+                gone.append(disk.name)
         return gone
+
+    def _own_machine(
+        self, source: AzureMachineRef, machine: CloudMachine
+    ) -> azure_models.VirtualMachine | None:
+        """The machine that the run brought home, if it still exists."""
+        found = self._machine(source)
+        if found is None or _is_same(found, machine):
+            return found
+        _log.warning("virtual machine %s was made anew by somebody; it is kept", machine.name)
+        return None
 
     def _machine(self, source: AzureMachineRef) -> azure_models.VirtualMachine | None:
         virtual_machines = self._clients.compute(source.subscription_id).virtual_machines
@@ -65,7 +78,11 @@ class Commit:
             return None
 
     def _keep_everything(
-        self, source: AzureMachineRef, found: azure_models.VirtualMachine, call: Call
+        self,
+        source: AzureMachineRef,
+        machine: CloudMachine,
+        found: azure_models.VirtualMachine,
+        call: Call,
     ) -> None:
         """See to it that deleting the machine deletes nothing else."""
         if not _goes_along(found):
@@ -79,7 +96,7 @@ class Commit:
             call,
             self._settings,
         )
-        after = self._machine(source)
+        after = self._own_machine(source, machine)
         if after is None:
             return
         _refuse_running(after)
@@ -90,7 +107,7 @@ class Commit:
                 hint="Set their delete option to Detach, then retry.",
             )
 
-    def _delete(self, source: AzureMachineRef, call: Call) -> None:
+    def _delete(self, source: AzureMachineRef, machine: CloudMachine, call: Call) -> None:
         compute = self._clients.compute(source.subscription_id)
         run_operation(
             "delete-machine",
@@ -100,7 +117,7 @@ class Commit:
             self._settings,
         )
         if not wait_for(
-            lambda: self._machine(source) is None,
+            lambda: self._own_machine(source, machine) is None,
             call,
             seconds=self._settings.confirm_seconds,
             interval_seconds=self._settings.polling_interval_seconds,
@@ -108,7 +125,9 @@ class Commit:
         ):
             raise AzureConflict(f"Virtual machine {source.vm!r} still exists after its deletion.")
 
-    def _delete_disk(self, disk: CloudDisk, machine: CloudMachine, call: Call) -> bool:
+    def _delete_disk(
+        self, disk: CloudDisk, source: AzureMachineRef, machine: CloudMachine, call: Call
+    ) -> bool:
         """Whether the disk is gone now."""
         found = self._disk(disk)
         if found is None:
@@ -116,7 +135,7 @@ class Commit:
         if not disk.unique_id or found.unique_id != disk.unique_id:
             _log.warning("disk %s is another one by now; it is kept", disk.name)
             return False
-        if not self._is_free(disk, machine, call):
+        if not self._is_free(disk, source, machine, call):
             _log.warning("disk %s is attached to another machine; it is kept", disk.name)
             return False
         where = parse_resource_id(disk.resource_id)
@@ -133,14 +152,19 @@ class Commit:
             pass
         return True
 
-    def _is_free(self, disk: CloudDisk, machine: CloudMachine, call: Call) -> bool:
-        """Whether nothing holds the disk; waits while that is the deleted machine itself."""
+    def _is_free(
+        self, disk: CloudDisk, source: AzureMachineRef, machine: CloudMachine, call: Call
+    ) -> bool:
+        """Whether nothing holds the disk; waits while that is the deleted machine itself, and not
+        one that was made anew under its name."""
         holder: list[str] = []
 
         def settled() -> bool:
             found = self._disk(disk)
             holder[:] = [found.managed_by] if found is not None and found.managed_by else []
-            return not holder or not same_resource(holder[0], machine.resource_id)
+            if not holder or not same_resource(holder[0], machine.resource_id):
+                return True
+            return self._machine(source) is not None
 
         if not wait_for(
             settled,
@@ -167,13 +191,14 @@ class Commit:
             return None
 
 
-def _refuse_other(found: azure_models.VirtualMachine, machine: CloudMachine) -> None:
-    if not machine.vm_id or (found.vm_id or "").lower() != machine.vm_id.lower():
+def _is_same(found: azure_models.VirtualMachine, machine: CloudMachine) -> bool:
+    """Whether it is the machine that the run brought home, and not another of its name."""
+    if not machine.vm_id or not found.vm_id:
         raise AzureConflict(
-            f"Virtual machine {machine.name!r} is not the one this run brought home: it was made "
-            "anew under the same name. Nothing was deleted.",
+            f"Virtual machine {machine.name!r} has no id to know it by; nothing was deleted.",
             hint="Delete by hand what you are sure of, then retry or abort.",
         )
+    return str(found.vm_id).lower() == machine.vm_id.lower()
 
 
 def _refuse_running(found: azure_models.VirtualMachine) -> None:

@@ -141,19 +141,52 @@ def test_a_machine_started_while_its_options_are_changed_is_not_deleted(
     assert "meanwhile" in cloud.names(MACHINES)
 
 
-def test_a_machine_made_anew_under_the_name_is_refused(
+@pytest.mark.parametrize("running", [True, False])
+def test_a_machine_made_anew_under_the_name_stays_and_so_do_the_disks_it_has(
+    cloud: Cloud, platform: AzurePlatform, running: bool
+) -> None:
+    name = "anew-running" if running else "anew-off"
+    source = _seed(cloud, name, running=running)
+    machine = machine_of(platform, source)
+    earlier = machine.model_copy(update={"vm_id": "another"})
+    writes = [
+        cloud.count(operation)
+        for operation in ("virtualMachines.delete", "virtualMachines.update", "disks.delete")
+    ]
+
+    assert platform.delete_machine(source, earlier, Call()) == [name]
+
+    assert [count() for count in writes] == [0, 0, 0]
+    assert name in cloud.names(MACHINES)
+    assert {f"{name}-os", f"{name}-data", f"{name}-late"} <= cloud.names(DISKS)
+
+
+def test_the_disks_of_a_machine_that_was_replaced_under_its_name_still_go(
     cloud: Cloud, platform: AzurePlatform
 ) -> None:
-    source = _seed(cloud, "anew")
+    source = _seed(cloud, "replaced", "Detach")
     machine = machine_of(platform, source)
-    other = machine.model_copy(update={"vm_id": "another"})
-    writes = cloud.count("virtualMachines.*elete"), cloud.count("virtualMachines.update")
+    cloud.client().virtual_machines.begin_delete(source.resource_group, source.vm).result()
+    new = {"os": True, "name": "replaced-new", "size_bytes": DISK_BYTES}
+    cloud.seed("replaced", disks=[new], nics=[{"name": "replaced-new-nic", "address": "10.0.0.5"}])
 
-    with pytest.raises(AzureConflict, match="made anew"):
-        platform.delete_machine(source, other, Call())
+    gone = platform.delete_machine(source, machine, Call())
 
-    assert [count() for count in writes] == [0, 0]
-    assert {"anew-os", "anew-data", "anew-late"} <= cloud.names(DISKS)
+    assert gone == ["replaced", "replaced-os", "replaced-data", "replaced-late"]
+    assert platform.power_state(source) == "running"
+    assert "replaced-new" in cloud.names(DISKS)
+    assert not {"replaced-os", "replaced-data", "replaced-late"} & cloud.names(DISKS)
+
+
+def test_a_machine_that_cannot_be_told_from_another_is_not_deleted(
+    cloud: Cloud, platform: AzurePlatform
+) -> None:
+    source = _seed(cloud, "noid")
+    machine = machine_of(platform, source).model_copy(update={"vm_id": ""})
+    with pytest.raises(AzureConflict, match="no id to know it by"):
+        platform.delete_machine(source, machine, Call())
+    assert "noid" in cloud.names(MACHINES)
+    assert {"noid-os", "noid-data", "noid-late"} <= cloud.names(DISKS)
 
 
 def test_a_disk_made_anew_under_the_name_stays(cloud: Cloud, platform: AzurePlatform) -> None:
