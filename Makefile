@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Tests mostly wait for real processes; more of them at once than cores is faster.
+WORKERS ?= 3
 
 .PHONY: help setup demo test lint bench lock clean
 
@@ -21,7 +23,7 @@ demo: setup ## the whole job against the lab; ARGS="--interactive" to give the o
 	$(BIN)/failback demo $(ARGS)
 
 test: lint ## lint, types, import rules and every test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: setup ## ruff, mypy, import rules
 	$(BIN)/ruff format --check .

@@ -13,6 +13,7 @@ from models.calls import (
     CLOUD_POWER_OFF,
     CLOUD_RELEASE,
     CLOUD_REMOVE_LEFTOVERS,
+    CLOUD_REQUIRE_OFF,
     CLOUD_SHUT_DOWN,
     CLOUD_SNAPSHOT,
     CLOUD_START,
@@ -22,8 +23,9 @@ from models.calls import (
     SnapshotInput,
     SpecInput,
 )
+from models.errors import AzureConflict
 from models.machine import CloudReport, Leftover, Snapshot
-from platforms.base import CloudPlatform
+from platforms.base import Call, CloudPlatform
 
 
 class CloudActivities:
@@ -73,6 +75,22 @@ class CloudActivities:
     async def deallocate(self, asked: SpecInput) -> None:
         """Deallocate, and see that it is."""
         await run_blocking(lambda call: self._cloud.deallocate(asked.spec.azure, call))
+
+    @activity.defn(name=CLOUD_REQUIRE_OFF)
+    async def require_off(self, asked: SpecInput) -> None:
+        """Both machines must never run: see that nobody has started this one since."""
+
+        def work(_call: Call) -> None:
+            state = self._cloud.power_state(asked.spec.azure)
+            if state not in ("deallocated", "stopped"):
+                raise AzureConflict(
+                    f"{asked.spec.azure.vm} is {state} in Azure although it was shut down for the "
+                    "failover; the on-premises machine was not started.",
+                    hint="Abort, to go on in Azure. Or stop it and retry: what it wrote since the "
+                    "last round is then lost.",
+                )
+
+        await run_blocking(work)
 
     @activity.defn(name=CLOUD_START)
     async def start(self, asked: SpecInput) -> None:

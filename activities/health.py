@@ -4,6 +4,7 @@ again until it holds or its time is over; what was seen last goes into the answe
 from __future__ import annotations
 
 import asyncio
+import http.client
 import os
 import ssl
 import urllib.error
@@ -43,9 +44,16 @@ class HealthActivities:
     async def check(self, asked: HealthInput) -> HealthResult:
         """One check of the spec, asked until it holds or its time is over."""
         name = _name(asked)
+        # One try may take longer than the server waits for a heartbeat.
+        beating = asyncio.create_task(_beat(name))
+        try:
+            return await self._until_healthy(asked, name)
+        finally:
+            beating.cancel()
+
+    async def _until_healthy(self, asked: HealthInput, name: str) -> HealthResult:
         deadline = asyncio.get_running_loop().time() + asked.check.timeout
         while True:
-            activity.heartbeat({"check": name})
             healthy, detail = await self._once(asked)
             if healthy or asyncio.get_running_loop().time() >= deadline:
                 return HealthResult(check=name, healthy=healthy, detail=detail)
@@ -78,13 +86,13 @@ class HealthActivities:
 
     def _http(self, check: HttpCheck, address: str) -> tuple[bool, str]:
         url = check.url.replace("{address}", address)
-        context = ssl.create_default_context(cafile=self._ca_file)
         try:
+            context = ssl.create_default_context(cafile=self._ca_file)
             with urllib.request.urlopen(url, timeout=_ONE_TRY_SECONDS, context=context) as answer:
                 status = answer.status
         except urllib.error.HTTPError as error:
             status = error.code
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             return False, f"{url}: {error}"
         return status == check.status, f"{url} answered {status}"
 
@@ -93,18 +101,21 @@ class HealthActivities:
     ) -> tuple[bool, str]:
         if self._scripts is None or not (self._scripts / check.script).is_file():
             return False, f"the control worker has no script {check.script}"
-        process = await asyncio.create_subprocess_exec(
-            str(self._scripts / check.script),
-            *check.arguments,
-            env={
-                "PATH": os.environ.get("PATH", ""),
-                "FAILBACK_MACHINE": asked.spec.machine,
-                "FAILBACK_ADDRESS": address,
-            },
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                str(self._scripts / check.script),
+                *check.arguments,
+                env={
+                    "PATH": os.environ.get("PATH", ""),
+                    "FAILBACK_MACHINE": asked.spec.machine,
+                    "FAILBACK_ADDRESS": address,
+                },
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+        except OSError as error:
+            return False, f"{check.script} cannot be started: {error.strerror}"
         try:
             output, _ = await asyncio.wait_for(process.communicate(), check.timeout)
         except TimeoutError:
@@ -116,6 +127,12 @@ class HealthActivities:
             raise
         text = output.decode(errors="replace").strip()[-500:]
         return process.returncode == 0, f"exit status {process.returncode}: {text}"
+
+
+async def _beat(name: str) -> None:
+    while True:
+        activity.heartbeat({"check": name})
+        await asyncio.sleep(HEARTBEAT_SECONDS)
 
 
 def _name(asked: HealthInput) -> str:

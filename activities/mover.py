@@ -106,6 +106,7 @@ class MoverActivities:
         """Read back from the device what a round wrote."""
 
         def work(call: Call, see: Callable[[Progress], None]) -> DiskRound:
+            self._require_journal(asked)
             with self._session(asked, call) as session:
                 result = session.verify_round(asked.round, Control(stopping=call.stop), see)
             return DiskRound(
@@ -206,7 +207,8 @@ class MoverActivities:
         """Needs the disk only while there is something to put back."""
         place = (self._options.state_dir, _engine_id(asked), asked.run_id)
         restored = 0
-        if not was_undone(*place) and (asked.journal_expected or has_journal(*place)):
+        # A journal that is here is always rolled back: a run that was reset has its name again.
+        if has_journal(*place) or (asked.journal_expected and not was_undone(*place)):
             self._require_journal(asked)
             with self._session(asked, call) as session:
                 restored = session.roll_back(0, Control(stopping=call.stop), see).bytes
@@ -236,6 +238,7 @@ class MoverActivities:
     def _verify_all(
         self, asked: VerifyAllInput, call: Call, see: Callable[[Progress], None]
     ) -> VerificationRecord:
+        self._require_journal(asked)
         record = VerificationRecord(
             at=datetime.now(UTC),
             disk_id=asked.disk.disk_id,

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from models.errors import FailbackError
+from models.errors import FailbackError, HypervisorFailed
 from platforms.base import Call
 
 Result = TypeVar("Result")
@@ -21,6 +21,8 @@ Result = TypeVar("Result")
 HEARTBEAT_SECONDS = 1.0
 # An error without a code is a bug or a surprise: tried some times, then shown to a person.
 _ATTEMPTS_FOR_SURPRISES = 10
+# A host's own error may pass, or be full memory or a full disk: shown to a person after as many.
+_SHOWN_SOON = (HypervisorFailed.code,)
 # Threads mostly wait for the network or a disk; the worker's slots bound how many there are.
 _THREADS = ThreadPoolExecutor(max_workers=128, thread_name_prefix="activity")
 
@@ -69,6 +71,8 @@ async def run_blocking(
     try:
         return thread.result()
     except FailbackError as error:
+        if error.code in _SHOWN_SOON and activity.info().attempt >= _ATTEMPTS_FOR_SURPRISES:
+            raise ApplicationError(str(error)[:2000], type=error.code, non_retryable=True) from None
         raise as_application_error(error) from None
     except Exception as error:
         if activity.info().attempt < _ATTEMPTS_FOR_SURPRISES:

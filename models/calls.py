@@ -26,6 +26,7 @@ CLOUD_RELEASE = "cloud_release_snapshots"
 CLOUD_SHUT_DOWN = "cloud_shut_down_guest"
 CLOUD_POWER_OFF = "cloud_power_off"
 CLOUD_DEALLOCATE = "cloud_deallocate"
+CLOUD_REQUIRE_OFF = "cloud_require_off"
 CLOUD_START = "cloud_start"
 CLOUD_DELETE = "cloud_delete_machine"
 

@@ -284,10 +284,31 @@ class FailbackSpec(Strict):
         """The machine's name on-premises."""
         return self.on_premises.vm or self.machine
 
+    def clash_with(self, other: FailbackSpec) -> str:
+        """What this failback and another would both take hold of, in words; empty if nothing.
+        Azure's and Hyper-V's names are the same in any case."""
+        mine, theirs = self.azure, other.azure
+        if _same(
+            (mine.subscription_id, mine.resource_group, mine.vm),
+            (theirs.subscription_id, theirs.resource_group, theirs.vm),
+        ):
+            return f"the Azure machine {mine.resource_group}/{mine.vm}"
+        here, there = self.on_premises, other.on_premises
+        if _same(
+            (here.platform, here.host, self.on_premises_name),
+            (there.platform, there.host, other.on_premises_name),
+        ):
+            return f"the on-premises machine {self.on_premises_name} on {here.host}"
+        return ""
+
     @property
     def workflow_id(self) -> str:
         """The run's workflow id."""
         return workflow_id(self.machine)
+
+
+def _same(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    return [part.casefold() for part in one] == [part.casefold() for part in other]
 
 
 def workflow_id(machine: str) -> str:

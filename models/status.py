@@ -238,6 +238,9 @@ class RunState(BaseModel):
     commit_override: bool = False
     next_round_at: datetime | None = None
     verifications: list[VerificationRecord] = []
+    verify_asked: bool = False
+    limits_said: int = Field(default=0, description="How often pause or limits were changed,")
+    limits_passed: int = Field(default=0, description="and up to which change the mover knows.")
     result: str = ""
 
     @property
@@ -279,6 +282,6 @@ class RunState(BaseModel):
             allowed += ["commit"]
         if self.phase.position < Phase.COMMITTING.position or self.asks_to_discard:
             allowed += ["abort"]
-        if self.blocked is not None:
+        if self.blocked is not None and "retry" in self.blocked.choices:
             allowed += ["retry"]
         return allowed

@@ -13,6 +13,7 @@ with workflow.unsafe.imports_passed_through():
     from models.calls import (
         CLOUD_DEALLOCATE,
         CLOUD_POWER_OFF,
+        CLOUD_REQUIRE_OFF,
         CLOUD_SHUT_DOWN,
         HEALTH_CHECK,
         MOVER_VERIFY_ROUND,
@@ -27,11 +28,13 @@ with workflow.unsafe.imports_passed_through():
         VerifyRoundInput,
     )
     from models.machine import AttachedDisk, Snapshot
-    from models.spec import HealthCheck
+    from models.spec import HealthCheck, HeartbeatCheck
     from models.status import DiskRound, EffectKind, EffectState, HealthResult, Phase
 from workflows.rounds import Rounds
 from workflows.run import Run
-from workflows.steps import COPY_TIMEOUT, describe, together
+from workflows.steps import CONTROL_TIMEOUT, COPY_TIMEOUT, describe, settled, together
+
+_LAST_LOOK_SECONDS = 30.0
 
 
 class Cutover:
@@ -41,15 +44,17 @@ class Cutover:
         self.run = run
         self.rounds = rounds
         self._older_base: list[Snapshot] = []
+        self._addressed = False
 
     async def shut_down(self) -> None:
         """Stop the Azure machine: ask the guest, deallocate, see that it is."""
         run = self.run
         run.enter(Phase.SHUTTING_DOWN)
         run.state.downtime.began_at = workflow.now()
-        if run.cloud.power_state == "deallocated":
-            return  # it was off before the run began, and stays so if the run is undone
-        run.effects.plan("azure-stopped", EffectKind.AZURE_STOPPED)
+        if run.cloud.power_state == "running":
+            # One that was off before the run began stays so if the run is undone; but all of this
+            # is asked of it too, because somebody may have started it since.
+            run.effects.plan("azure-stopped", EffectKind.AZURE_STOPPED)
         await self._stop_guest()
         await run.control(CLOUD_DEALLOCATE, SpecInput(**run.key), "deallocate the Azure machine")
         run.effects.settle("azure-stopped", EffectState.DONE)
@@ -65,6 +70,8 @@ class Cutover:
                     SpecInput(**run.key),
                     "shut the guest down",
                     leave=("FB-GUEST-SHUTDOWN",),
+                    timeout=CONTROL_TIMEOUT
+                    + timedelta(seconds=run.state.spec.shutdown.graceful_timeout),
                 )
                 return
             except ActivityError as error:
@@ -133,6 +140,9 @@ class Cutover:
             run.machine_input(),
             "checkpoint before the first boot",
         )
+        await run.control(
+            CLOUD_REQUIRE_OFF, SpecInput(**run.key), "see that the Azure machine is still off"
+        )
         await self._change(
             "machine-started",
             EffectKind.MACHINE_STARTED,
@@ -154,14 +164,42 @@ class Cutover:
         run = self.run
         run.enter(Phase.VALIDATING)
         while True:
-            checks = run.state.spec.validation
-            run.state.health = await together(*(self._check_health(check) for check in checks))
-            sick = [h for h in run.state.health if not h.healthy]
+            sick = await self._sick_unless_overridden()
             if not sick or await self._person_overrides(sick):
                 break
         run.state.downtime.ended_at = workflow.now()
-        await self._put_addresses_back()
         await self.rounds.release(self._older_base)
+
+    async def _sick_unless_overridden(self) -> list[HealthResult]:
+        """The checks that do not hold; a person's override does not wait for slow ones."""
+        checking = asyncio.create_task(self._check_all())
+        try:
+            await workflow.wait_condition(lambda: checking.done() or self.run.state.commit_override)
+            return checking.result() if checking.done() else []
+        finally:
+            if not checking.done():
+                await settled(checking)
+
+    async def _check_all(self) -> list[HealthResult]:
+        """Every check; answers those that do not hold. A static address is set as soon as the guest
+        is heard of, because the checks after that may need it."""
+        checks = self.run.state.spec.validation
+        first = [check for check in checks if check.kind == "heartbeat"]
+        results = await together(*(self._check_health(check) for check in first))
+        if all(result.healthy for result in results):
+            await self._put_addresses_back()
+            rest = [check for check in checks if check.kind != "heartbeat"]
+            results += await together(*(self._check_health(check) for check in rest))
+        self.run.state.health = results
+        return [result for result in results if not result.healthy]
+
+    async def still_healthy(self) -> bool:
+        """Before Azure's side goes: days may have passed. A person may override that too."""
+        run = self.run
+        if run.state.commit_override:
+            return True
+        result = await self._check_health(HeartbeatCheck(timeout=_LAST_LOOK_SECONDS))
+        return result.healthy or await self._person_overrides([result])
 
     async def _check_health(self, check: HealthCheck) -> HealthResult:
         return await self.run.steps.do(
@@ -193,8 +231,10 @@ class Cutover:
 
     async def _put_addresses_back(self) -> None:
         run = self.run
-        if not any(adapter.static for adapter in run.state.spec.on_premises.adapters):
+        static = any(adapter.static for adapter in run.state.spec.on_premises.adapters)
+        if not static or self._addressed:
             return
+        self._addressed = True
         problems = await run.steps.do(
             ON_PREMISES_ADDRESSES,
             run.machine_input(),

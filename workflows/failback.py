@@ -8,7 +8,6 @@ import asyncio
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from models.calls import (
@@ -26,7 +25,7 @@ with workflow.unsafe.imports_passed_through():
         StartInput,
     )
     from models.machine import AttachedDisk, OnPremisesMachine, Verdict
-    from models.messages import RunFailover, Verify
+    from models.messages import RunFailover
     from models.spec import SyncMode
     from models.status import EffectKind, EffectState, Phase, RunState
 from workflows.cutover import Cutover
@@ -34,7 +33,7 @@ from workflows.messages import Messages
 from workflows.preflight import run_preflight
 from workflows.rounds import Rounds, blocks_effect
 from workflows.run import Run
-from workflows.steps import together
+from workflows.steps import COPY_TIMEOUT, settled, together
 from workflows.undo import Undo
 
 # Azure allows seven incremental snapshots of a disk in five minutes; the last two are kept for the
@@ -56,8 +55,6 @@ class FailbackWorkflow(Messages):
             started_by=start.started_by,
             bandwidth_limit=start.spec.sync.bandwidth_limit,
         )
-        self.verify_asked: list[Verify] = []
-        self.limits_changed = False
         self._run = Run(self.state, ended_early=self._abort_wins)
         self.steps = self._run.steps
         self._rounds = Rounds(self._run)
@@ -73,12 +70,12 @@ class FailbackWorkflow(Messages):
         except asyncio.CancelledError:
             self._take_cancel()
         if self._abort_wins():
-            await self._settle(forward)
+            await settled(forward)
             await self._go_back()
         else:
             # Past the point of no return a cancel is written down and the run goes on.
             await self._unharmed(forward)
-        await self._settle(limits)
+        await settled(limits)
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self.state
 
@@ -107,6 +104,8 @@ class FailbackWorkflow(Messages):
         self._run.enter(Phase.PREFLIGHT)
         while True:
             report = await run_preflight(SpecInput(**self._run.key))
+            if self._abort_wins():
+                raise asyncio.CancelledError
             self.state.checks = report.checks
             self.state.cloud, self.state.on_premises = report.cloud, report.on_premises
             if report.passed and report.cloud and report.on_premises:
@@ -124,6 +123,7 @@ class FailbackWorkflow(Messages):
                 ON_PREMISES_CREATE,
                 run.machine_input(),
                 OnPremisesMachine,
+                timeout=COPY_TIMEOUT,
                 summary=f"create {run.machine.name}",
             )
             run.effects.settle("machine", EffectState.DONE)
@@ -160,9 +160,14 @@ class FailbackWorkflow(Messages):
             if workflow.info().is_continue_as_new_suggested():
                 await self._continue_as_new()
             await self._wait_for_next_round()
-            if self.verify_asked:
-                self.verify_asked.clear()
+            if self.state.verify_asked:
+                self.state.verify_asked = False
+                self.state.waiting = (
+                    "the whole of both sides to be read; then run_failover is heard"
+                )
+                self._run.show()
                 await self._rounds.verify_whole()
+                self.state.waiting = ""
             elif not await self._failover_is_due():
                 await self._rounds.run_round()
 
@@ -197,7 +202,7 @@ class FailbackWorkflow(Messages):
         self._run.show()
         try:
             await workflow.wait_condition(
-                lambda: bool(self.state.failover or self.verify_asked),
+                lambda: bool(self.state.failover or self.state.verify_asked),
                 timeout=timeout,
                 timeout_summary=what,
             )
@@ -249,9 +254,12 @@ class FailbackWorkflow(Messages):
         self._run.enter(Phase.COMMIT_PENDING)
         self.state.waiting = "a person to look at the machine and say commit or abort"
         self._run.show()
-        await workflow.wait_condition(
-            lambda: len(self.state.approvals) >= self.state.spec.commit.approvers
-        )
+        while True:
+            await workflow.wait_condition(
+                lambda: len(self.state.approvals) >= self.state.spec.commit.approvers
+            )
+            if await self._cutover.still_healthy():
+                break
         self.state.waiting = ""
 
     async def _commit(self) -> None:
@@ -312,20 +320,11 @@ class FailbackWorkflow(Messages):
                 self._take_cancel()
         task.result()
 
-    async def _settle(self, task: asyncio.Task[None]) -> None:
-        """Cancel a task and wait until its activities have really ended."""
-        task.cancel()
-        try:
-            await task
-        except BaseException as error:
-            if not is_cancelled_exception(error):
-                raise
-
     async def _pass_limits_on(self) -> None:
         """Pause, resume and limits reach running copies through the mover."""
         while True:
-            await workflow.wait_condition(lambda: self.limits_changed)
-            self.limits_changed = False
+            await workflow.wait_condition(lambda: self.state.limits_said > self.state.limits_passed)
+            said = self.state.limits_said
             await self.steps.do(
                 MOVER_CONTROL,
                 ControlInput(
@@ -337,6 +336,7 @@ class FailbackWorkflow(Messages):
                 queue=self._run.mover_queue,
                 summary="pause, resume or limit running copies",
             )
+            self.state.limits_passed = said
 
 
 def _short_id() -> str:

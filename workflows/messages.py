@@ -33,8 +33,6 @@ class Messages:
 
     state: RunState
     steps: Steps
-    verify_asked: list[Verify]
-    limits_changed: bool
 
     # --- queries ---------------------------------------------------------------------------
 
@@ -234,14 +232,14 @@ class Messages:
             return "everything is undone now"
         if isinstance(message, Pause | Resume):
             state.paused = isinstance(message, Pause)
-            self.limits_changed = True
+            state.limits_said += 1
             return "held between extents" if state.paused else "goes on"
         if isinstance(message, SetLimits):
             state.bandwidth_limit = message.bandwidth_limit
-            self.limits_changed = True
+            state.limits_said += 1
             return "takes effect within seconds"
         if isinstance(message, Verify):
-            self.verify_asked.append(message)
+            state.verify_asked = True
             return "both sides are read whole now"
         self.steps.retry()
         return "the blocked step is tried again"

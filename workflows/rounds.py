@@ -29,7 +29,9 @@ with workflow.unsafe.imports_passed_through():
 from workflows.run import Run
 from workflows.steps import COPY_TIMEOUT, describe, together
 
-# Rounds kept in the state; a `ready` phase of weeks must not grow it without end.
+# Rounds kept in the state, over all disks: a `ready` phase of weeks must not grow it beyond what
+# one payload may hold (2 MiB; a disk's round is about 400 bytes).
+_DISK_ROUNDS_KEPT = 1500
 _ROUNDS_KEPT = 100
 _FALLS_BACK = ("FB-BASE-UNTRUSTED", "FB-BASE-UNAVAILABLE")
 
@@ -56,7 +58,8 @@ class Rounds:
         current.ended_at = workflow.now()
         older, state.base = state.base, snapshots
         state.round_number = number
-        while len(state.rounds) > _ROUNDS_KEPT:
+        kept = max(10, min(_ROUNDS_KEPT, _DISK_ROUNDS_KEPT // len(state.attached)))
+        while len(state.rounds) > kept:
             state.rounds.pop(0)
             state.rounds_dropped += 1
         if not final:

@@ -4,6 +4,7 @@ all of them need. The parts themselves are `rounds`, `cutover` and `undo`."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TypedDict
 
 from temporalio import workflow
@@ -17,7 +18,7 @@ with workflow.unsafe.imports_passed_through():
     from models.status import AuditEntry, Phase, PhaseEntry, RunState
 from workflows.details import markdown
 from workflows.effects import Effects
-from workflows.steps import Steps
+from workflows.steps import CONTROL_TIMEOUT, Steps
 
 
 class RunKey(TypedDict):
@@ -66,10 +67,17 @@ class Run:
         return DiskInput(**self.key, disk=disk)
 
     async def control(
-        self, activity: str, argument: SpecInput, summary: str, leave: tuple[str, ...] = ()
+        self,
+        activity: str,
+        argument: SpecInput,
+        summary: str,
+        leave: tuple[str, ...] = (),
+        timeout: timedelta = CONTROL_TIMEOUT,
     ) -> None:
         """A step of the control worker that answers nothing; parks on failure."""
-        await self.steps.do(activity, argument, type(None), summary=summary, leave_to_caller=leave)
+        await self.steps.do(
+            activity, argument, type(None), summary=summary, timeout=timeout, leave_to_caller=leave
+        )
 
     def enter(self, phase: Phase) -> None:
         """Begin a phase: timeline, search attributes, details."""

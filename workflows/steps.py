@@ -7,16 +7,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
-    TimeoutError,
     TimeoutType,
     is_cancelled_exception,
+)
+from temporalio.exceptions import (
+    TimeoutError as ActivityTimeoutError,
 )
 
 with workflow.unsafe.imports_passed_through():
@@ -35,6 +37,8 @@ CONTROL_TIMEOUT = timedelta(hours=1)
 COPY_TIMEOUT = timedelta(days=30)
 # How long nobody may pick a step up before the run says that it waits for that worker.
 PICK_UP_TIMEOUT = timedelta(minutes=5)
+# Each further wait is longer: a worker that is away for weeks must not fill the history.
+LONGEST_PICK_UP_TIMEOUT = timedelta(days=2)
 RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=1),
     backoff_coefficient=2.0,
@@ -56,6 +60,7 @@ class Steps:
     def __init__(self, state: RunState, ended_early: Callable[[], bool]) -> None:
         self.state = state
         self.choices: tuple[str, ...] = ("retry", "abort")
+        self.retry_policy = RETRY
         self._ended_early = ended_early
         self._retries = 0
 
@@ -81,6 +86,7 @@ class Steps:
             ActivityError: It cannot be retried by itself.
             asyncio.CancelledError: The run is being undone.
         """
+        pick_up = PICK_UP_TIMEOUT
         while True:
             try:
                 result: Result = await workflow.execute_activity(
@@ -90,16 +96,20 @@ class Steps:
                     task_queue=queue,
                     activity_id=activity_id,
                     start_to_close_timeout=timeout,
-                    schedule_to_start_timeout=PICK_UP_TIMEOUT,
+                    schedule_to_start_timeout=pick_up,
                     heartbeat_timeout=HEARTBEAT_TIMEOUT,
-                    retry_policy=RETRY,
+                    retry_policy=self.retry_policy,
                     cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
                     summary=summary[:200],
                 )
             except ActivityError as error:
-                if not _nobody_picked_up(error) or self._ended_early():
+                if self._ended_early():
+                    # However it ended: the one cancel is spent, and parking would wait for ever.
+                    raise asyncio.CancelledError from error
+                if not _nobody_picked_up(error) or self.retry_policy.maximum_attempts:
                     raise
                 self.state.waiting = f"a worker on {queue}, to {summary}"
+                pick_up = min(pick_up * 4, LONGEST_PICK_UP_TIMEOUT)
                 continue
             self.state.waiting = ""
             if self._ended_early():
@@ -140,9 +150,18 @@ class Steps:
                 await self.park(code, message, step=summary)
 
     async def park(
-        self, code: str, message: str, *, step: str, choices: tuple[str, ...] = ()
+        self,
+        code: str,
+        message: str,
+        *,
+        step: str,
+        choices: tuple[str, ...] = (),
+        at_most: timedelta | None = None,
     ) -> None:
-        """Wait for a person's `retry`; `abort` ends the wait by cancelling it."""
+        """Wait for a person's `retry`, or until `at_most` is over; `abort` ends the wait by
+        cancelling it."""
+        if self._ended_early():
+            raise asyncio.CancelledError
         seen = self._retries
         self.state.blocked = Blocked(
             code=code,
@@ -151,7 +170,12 @@ class Steps:
             since=workflow.now(),
             choices=list(choices or self.choices),
         )
-        await workflow.wait_condition(lambda: self._retries > seen)
+        try:
+            await workflow.wait_condition(
+                lambda: self._retries > seen, timeout=at_most, timeout_summary=f"{code} at {step}"
+            )
+        except TimeoutError:
+            self.state.blocked = None
 
 
 async def together(*work: Awaitable[Result]) -> list[Result]:
@@ -167,16 +191,26 @@ async def together(*work: Awaitable[Result]) -> list[Result]:
     return results
 
 
+async def settled(task: asyncio.Task[Any]) -> None:
+    """Cancel a task and wait until its activities have really ended."""
+    task.cancel()
+    try:
+        await task
+    except BaseException as error:
+        if not is_cancelled_exception(error):
+            raise
+
+
 def describe(error: ActivityError) -> tuple[str, str]:
     """Stable code and message of what made an activity fail."""
     cause = error.cause
     if isinstance(cause, ApplicationError):
         return cause.type or "FB-ERROR", cause.message[:_ERROR_TEXT_LIMIT]
-    if isinstance(cause, TimeoutError):
+    if isinstance(cause, ActivityTimeoutError):
         return "FB-TIMEOUT", f"{error.activity_type} did not end in its time ({cause.message})."
     return "FB-ERROR", str(cause or error)[:_ERROR_TEXT_LIMIT]
 
 
 def _nobody_picked_up(error: ActivityError) -> bool:
     cause = error.cause
-    return isinstance(cause, TimeoutError) and cause.type is TimeoutType.SCHEDULE_TO_START
+    return isinstance(cause, ActivityTimeoutError) and cause.type is TimeoutType.SCHEDULE_TO_START

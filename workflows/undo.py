@@ -6,7 +6,10 @@ machine is not started while the on-premises one runs."""
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from temporalio import workflow
+from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
@@ -44,6 +47,17 @@ _AFTER: dict[EffectKind, tuple[EffectKind, ...]] = {
     EffectKind.MACHINE_CREATED: (EffectKind.DISKS_ATTACHED, EffectKind.NETWORK_CHANGED),
 }
 
+# One step that only ever fails must not keep the others waiting: after these tries (five minutes)
+# the next one has its turn. All that resisted is tried again on a person's word, or by itself.
+_TRIES = RetryPolicy(
+    initial_interval=timedelta(seconds=1),
+    backoff_coefficient=2.0,
+    maximum_interval=timedelta(seconds=30),
+    maximum_attempts=15,
+)
+_FIRST_WAIT = timedelta(minutes=10)
+_LONGEST_WAIT = timedelta(hours=6)
+
 
 class Undo:
     """Takes a run's effects back."""
@@ -56,6 +70,8 @@ class Undo:
     async def everything(self) -> None:
         """Undo until nothing is left; what resists parks the run with the reason."""
         await self._ask_before_discarding()
+        self.steps.retry_policy = _TRIES
+        again = _FIRST_WAIT
         while True:
             for effect in reversed(self.state.effects):
                 if _stands(effect) and not self._held_back(effect):
@@ -64,7 +80,10 @@ class Undo:
             if not left:
                 return
             problems = "; ".join(f"{e.name}: {e.problem}" for e in left if e.problem)
-            await self.steps.park("FB-UNDO", problems, step="undo", choices=("retry",))
+            await self.steps.park(
+                "FB-UNDO", problems, step="undo", choices=("retry",), at_most=again
+            )
+            again = min(again * 2, _LONGEST_WAIT)
 
     async def _ask_before_discarding(self) -> None:
         """Temporal's own cancel says nothing about what the booted machine wrote: ask."""

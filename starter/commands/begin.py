@@ -27,7 +27,7 @@ from starter import exits, render
 from starter.client import RPC_TIMEOUT, answers, connect, person, require_worker
 from starter.commands.look import follow
 from starter.options import AsJson, By, SpecFile, Yes, read_spec
-from starter.runs import describe
+from starter.runs import describe, list_runs, read_state
 from starter.terminal import confirm, emit, error_document, interactive, say, show_error
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ async def _start(
 ) -> int:
     client = await connect()
     await _refuse_second_run(client, spec)
+    await _refuse_rival(client, spec)
     report = await _preflight(client, spec, timeout)
     if not as_json:
         say(render.direction_panel(spec), render.checks_summary(report.checks))
@@ -148,6 +149,28 @@ async def _refuse_second_run(client: Client, spec: FailbackSpec) -> None:
         return
     if description.status is not None and description.status.name == "RUNNING":
         raise _already_running(spec, description.start_time.strftime("%Y-%m-%d %H:%M:%S UTC"))
+
+
+async def _refuse_rival(client: Client, spec: FailbackSpec) -> None:
+    """Another run, under another name, may hold one of the two machines already."""
+    rows = await list_runs(client, running_only=True)
+    others = [row.machine for row in rows if row.machine != spec.machine]
+    at_once = asyncio.Semaphore(20)
+
+    async def ask(machine: str) -> None:
+        async with at_once:
+            try:
+                state = await read_state(client, machine)
+            except NotFound:
+                return  # it ended meanwhile
+        clash = "" if state.phase.ended else spec.clash_with(state.spec)
+        if clash:
+            raise AlreadyRunning(
+                f"The failback of {machine} holds {clash}.",
+                hint=f"`failback show {machine}` shows it. Is one of the two specs mistaken?",
+            )
+
+    await asyncio.gather(*(ask(machine) for machine in others))
 
 
 def _already_running(spec: FailbackSpec, since: str) -> AlreadyRunning:

@@ -3,6 +3,7 @@ serves many tests. Tests that commit take a lab of their own from `new_lab`."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest_asyncio
 from lab.stack.lab import Lab
 from lab.world import World
 from tests.e2e.driver import Driver, allow_many_snapshots
+from tests.e2e.histories import all_histories, replay, secrets_in, secrets_of
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +23,16 @@ def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         lab.start()
         allow_many_snapshots(lab)
         yield lab
+        lab.start()
+        asyncio.run(check_histories(lab))
+
+
+async def check_histories(lab: Lab) -> None:
+    """After all the trouble: what Temporal kept of it replays, and holds no secret."""
+    histories = await all_histories(lab.temporal.address)
+    await replay(histories)
+    secrets = secrets_of(lab)
+    assert [h.workflow_id for h in histories if secrets_in(h, secrets)] == []
 
 
 @pytest_asyncio.fixture

@@ -11,6 +11,7 @@ from temporalio.client import Client, WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 
+from lab.stack.lab import Lab
 from worker.main import WORKFLOWS, sandbox
 
 
@@ -39,6 +40,13 @@ async def replay(histories: Iterable[WorkflowHistory]) -> int:
         await replayer().replay_workflow(history)
         count += 1
     return count
+
+
+def secrets_of(lab: Lab) -> list[str]:
+    """Everything secret that this lab knows of."""
+    azure = json.loads((lab.directory / "azure.json").read_text())
+    password = next(lab.directory.glob("*.password")).read_text().strip()
+    return [azure["identity_header"], azure["signing_key"], password]
 
 
 def secrets_in(history: WorkflowHistory, secrets: Iterable[str]) -> list[str]:

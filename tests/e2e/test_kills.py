@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -39,7 +40,7 @@ def recopied(state: RunState) -> int:
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_a_killed_process_changes_nothing_but_the_time(
-    run: Driver, seed: int, capsys: pytest.CaptureFixture[str]
+    run: Driver, seed: int, record_property: Callable[[str, object], None]
 ) -> None:
     # Every process has its turn; the instant is the seed's.
     victim = NAMES[seed % len(NAMES)]
@@ -54,11 +55,11 @@ async def test_a_killed_process_changes_nothing_but_the_time(
     finally:
         await killer
     state = await run.until(lambda s: s.phase is Phase.COMMIT_PENDING, timeout=60, patient=True)
-    with capsys.disabled():
-        print(
-            f"\nseed {seed}: kill -9 {victim} after {instant:.2f} s; {recopied(state)} bytes "
-            f"copied again, {state.downtime.seconds:.1f} s down"
-        )
+    record_property(
+        "figure",
+        f"seed {seed}: kill -9 {victim} after {instant:.2f} s; {recopied(state)} bytes copied "
+        f"again, {state.downtime.seconds:.1f} s down",
+    )
     assert recopied(state) <= IN_FLIGHT_BYTES
     assert run.lab.differences() == {}
     verdict = run.lab.verify_records()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 import yaml
 
 from lab.stack.lab import Lab
+from models.messages import Abort
+from models.status import Phase
 from tests.e2e.driver import Driver, leftovers, powershell
 from tests.waiting import wait_until
 
@@ -100,3 +103,17 @@ def touched(lab: Lab) -> dict[str, Any]:
         "left": leftovers(lab),
         "runs": len(runs["runs"] if isinstance(runs, dict) else runs),
     }
+
+
+async def test_a_second_run_on_the_same_machines_under_another_name_is_refused(
+    run: Driver, tmp_path: Path
+) -> None:
+    await run.start(sync={"interval": "1h"})
+    await run.until_phase(Phase.READY)
+    twin = spec_file(run.lab, tmp_path, machine="twin", on_premises={"vm": "WEB01"})
+    done = await asyncio.to_thread(run.lab.failback, "start", str(twin), "--yes", check=False)
+    assert done.returncode == 3
+    assert "dr-rg/web01" in done.stderr
+    await run.say("abort", Abort(by="alice"))
+    await run.ended()
+    await run.both_sides_are_as_they_were()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,19 +24,12 @@ from models.messages import (
 )
 from models.status import Phase
 from tests.e2e.driver import Driver, another_mover, command, leftovers
-from tests.e2e.histories import all_histories, replay, secrets_in
+from tests.e2e.histories import all_histories, replay, secrets_in, secrets_of
 
 NewLab = Callable[[World], Lab]
 GO = RunFailover(by="alice", request_id="go-1")
 # What the design promises for two disks.
 EVENTS_PER_ROUND = 40
-
-
-def secrets_of(lab: Lab) -> list[str]:
-    """Everything secret that this lab knows of."""
-    azure = json.loads((lab.directory / "azure.json").read_text())
-    password = next(lab.directory.glob("*.password")).read_text().strip()
-    return [azure["identity_header"], azure["signing_key"], password]
 
 
 async def test_a_machine_comes_home(new_lab: NewLab) -> None:

@@ -32,6 +32,23 @@ def test_the_least_that_must_be_said_is_enough() -> None:
     assert [check.kind for check in spec.validation] == ["heartbeat"]
 
 
+def test_two_specs_that_name_one_machine_clash_in_any_case() -> None:
+    one = parse_spec(text())
+    azure = {"subscription_id": "SUB", "resource_group": "RG", "vm": "WEB01"}
+    elsewhere = {"host": "hv02", "vm": "other"}
+    assert "RG/WEB01" in parse_spec(
+        text(machine="app", azure=azure, on_premises=elsewhere)
+    ).clash_with(one)
+    other_vm = {**azure, "vm": "app"}
+    same_target = {"host": "HV01", "vm": "Web01"}
+    assert "Web01 on HV01" in parse_spec(
+        text(machine="app", azure=other_vm, on_premises=same_target)
+    ).clash_with(one)
+    assert not parse_spec(text(machine="app", azure=other_vm, on_premises=elsewhere)).clash_with(
+        one
+    )
+
+
 def test_sizes_and_durations_are_taken_as_people_write_them() -> None:
     spec = parse_spec(text(sync={"bandwidth_limit": "200Mbit/s", "interval": "1h30m"}))
     assert spec.sync.bandwidth_limit == 25_000_000
