@@ -71,6 +71,9 @@ _BY_CODE: dict[str, type[FailbackError]] = {
     }.items()
     for code in codes.split()
 }
+# Conflicts with another operation on the same resource, which ends by itself.
+_PASSING = ("conflict", "operationpreempted", "conflictingconcurrentwritenotallowed")
+_PASSING_WORDS = ("in progress", "concurrent", "another operation")
 _THROTTLING = ("toomanyrequests", "throttled", "ratelimit")
 
 _HINTS: dict[type[FailbackError], str] = {
@@ -106,7 +109,14 @@ def classify(error: AzureError, doing: str) -> FailbackError:
     failure = kind(f"{doing}: {_words(error)}", hint=_HINTS.get(kind, ""))
     if kind is AzureThrottled:
         vars(failure)["retry_after_seconds"] = retry_after_seconds(error)
+    if kind is AzureConflict:
+        vars(failure)["passing"] = _is_passing(error)
     return failure
+
+
+def is_passing(conflict: AzureConflict) -> bool:
+    """Whether a conflict is with another operation, after whose end the call may be made again."""
+    return bool(vars(conflict).get("passing"))
 
 
 def throttled(message: str, seconds: float | None) -> AzureThrottled:
@@ -178,6 +188,11 @@ def _kind(error: AzureError) -> type[FailbackError]:
     if status is not None and (status >= 500 or status == 408):
         return AzureUnavailable
     return AzureFailed
+
+
+def _is_passing(error: AzureError) -> bool:
+    text = _words(error).lower()
+    return service_code(error).lower() in _PASSING or any(word in text for word in _PASSING_WORDS)
 
 
 def _not_found(code: str) -> type[FailbackError]:

@@ -12,6 +12,7 @@ from azure.core.polling import LROPoller
 from azure.mgmt.compute import ComputeManagementClient
 
 from models.errors import (
+    AzureConflict,
     AzureNotFound,
     AzureUnavailable,
     FailbackError,
@@ -19,7 +20,7 @@ from models.errors import (
 )
 from models.spec import AzureMachineRef
 from platforms.azure.clients import Clients
-from platforms.azure.errors import guarded
+from platforms.azure.errors import guarded, is_passing
 from platforms.azure.operations import OperationTimedOut, Running, run_operation
 from platforms.azure.waiting import wait_for
 from platforms.base import Call
@@ -97,13 +98,22 @@ class Power:
         self._bring_to(source, (DEALLOCATED,), "deallocate", begin, call)
 
     def start(self, source: AzureMachineRef, call: Call) -> None:
-        """Start the machine, and see that it runs.
+        """Start the machine, and see that it runs. Asked even of one that seems to run: a power-off
+        that nobody waits for any more may be under way, and only a later order ends it.
 
         Raises:
             AzureCapacity: Azure has no room for it now.
+            AzureUnavailable: Another operation on the machine is in the way; it passes.
         """
         begin = self._begin(source, self._compute(source).virtual_machines.begin_start)
-        self._bring_to(source, (RUNNING,), "start", begin, call)
+        try:
+            self._bring_to(source, (RUNNING,), "start", begin, call, always=True)
+        except AzureConflict as conflict:
+            if not is_passing(conflict):
+                raise
+            raise AzureUnavailable(
+                conflict.message, hint="It is tried again when that operation has ended."
+            ) from conflict
 
     def _bring_to(
         self,
@@ -112,8 +122,10 @@ class Power:
         name: str,
         begin: Callable[..., LROPoller[None]],
         call: Call,
+        *,
+        always: bool = False,
     ) -> None:
-        if self._is(source, *wanted):
+        if self._is(source, *wanted) and not always:
             call.remember(name, None)
             return
         doing = f"Bringing {_title(source)} to {wanted[0]!r} ({name})"
