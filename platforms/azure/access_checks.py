@@ -16,7 +16,7 @@ from platforms.azure.checklist import Checklist, Finding
 from platforms.azure.clients import Clients
 from platforms.azure.grants import has_grant
 from platforms.azure.machine import MachineReader
-from platforms.azure.names import parse_resource_id, run_of
+from platforms.azure.names import machine_of, parse_resource_id, run_of
 from platforms.azure.permissions import MACHINE_ACTIONS, SNAPSHOT_ACTIONS, missing_actions
 from platforms.azure.snapshots import snapshot_group
 
@@ -29,6 +29,8 @@ _NEARLY_FULL = 450
 # Azure makes at most 7 incremental snapshots of a disk in 5 minutes.
 _MOST_RECENT = 7
 _RECENT = timedelta(minutes=5)
+# A snapshot this young is of a run that is at work, unless that run was just given up.
+_AT_WORK = timedelta(minutes=15)
 # Azure allows 5 grants on one disk's snapshots at a time; a run needs two.
 _MOST_GRANTS = 5
 _GRANTS_NEEDED = 2
@@ -87,6 +89,12 @@ class AccessChecks:
             "FB-CHK-AZURE-SNAPSHOT-EARLIER",
             "If no other run of this machine is under way, `failback doctor` removes them.",
             lambda: self._earlier(snapshots, problem),
+        )
+        checklist.run(
+            "azure-other-run",
+            "FB-CHK-AZURE-OTHER-RUN",
+            "Let that run end, or abort it. If it is dead, `failback doctor` removes what it left.",
+            lambda: self._other_run(snapshots, problem),
         )
 
     def _permissions(self) -> Finding:
@@ -198,7 +206,7 @@ class AccessChecks:
         for disk in self._disks():
             own = [s for s in snapshots if s.incremental and _source(s) == disk.unique_id]
             granted = sum(1 for s in own if has_grant(s.disk_state))
-            recent = sum(1 for s in own if _is_recent(s))
+            recent = sum(1 for s in own if _is_younger(s, _RECENT))
             finding.seen.append(f"{disk.disk_id} has {len(own)} snapshots, {granted} granted")
             if len(own) > _MOST_SNAPSHOTS - _SNAPSHOTS_NEEDED:
                 finding.problems.append(
@@ -222,13 +230,30 @@ class AccessChecks:
         finding = Finding(seen=["none"])
         if problem:
             finding.doubts.append(f"could not be listed: {problem}")
-        own = {disk.unique_id for disk in self._disks()}
-        for snapshot in snapshots:
-            if run_of(snapshot.tags) and _source(snapshot) in own:
-                finding.doubts.append(
-                    f"snapshot {snapshot.name!r} of run {run_of(snapshot.tags)!r} is still there"
+        for snapshot in self._of_runs(snapshots):
+            finding.doubts.append(f"{_title(snapshot)} is still there")
+        return finding
+
+    def _other_run(self, snapshots: list[azure_models.Snapshot], problem: str) -> Finding:
+        """Whether a run works on these disks now, under whatever name: its snapshots are being
+        read, or have just been made. A run that makes this check has none yet."""
+        finding = Finding(seen=["none"])
+        if problem:
+            finding.doubts.append(f"could not be looked for: {problem}")
+        for snapshot in self._of_runs(snapshots):
+            if has_grant(snapshot.disk_state):
+                finding.problems.append(f"{_title(snapshot)} is being read")
+            elif _is_younger(snapshot, _AT_WORK):
+                minutes = _AT_WORK.total_seconds() / 60
+                finding.problems.append(
+                    f"{_title(snapshot)} was made in the last {minutes:.0f} min"
                 )
         return finding
+
+    def _of_runs(self, snapshots: list[azure_models.Snapshot]) -> list[azure_models.Snapshot]:
+        """Those that a run made of this machine's disks as they are now."""
+        own = {disk.unique_id for disk in self._disks()}
+        return [s for s in snapshots if run_of(s.tags) and _source(s) in own]
 
     def _disks(self) -> list[CloudDisk]:
         disks = self._machine.disks if self._machine is not None else []
@@ -253,6 +278,11 @@ def _source(snapshot: azure_models.Snapshot) -> str | None:
     return data.source_unique_id if data is not None else None
 
 
-def _is_recent(snapshot: azure_models.Snapshot) -> bool:
+def _title(snapshot: azure_models.Snapshot) -> str:
+    run, machine = run_of(snapshot.tags), machine_of(snapshot.tags)
+    return f"snapshot {snapshot.name!r} of run {run!r} of machine {machine!r}"
+
+
+def _is_younger(snapshot: azure_models.Snapshot, age: timedelta) -> bool:
     made: datetime | None = snapshot.time_created
-    return made is not None and datetime.now(UTC) - made < _RECENT
+    return made is not None and datetime.now(UTC) - made < age

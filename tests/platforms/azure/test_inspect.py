@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +18,15 @@ from models.spec import AzureMachineRef
 from platforms.azure import AzurePlatform, AzureSettings
 from platforms.azure.permissions import MACHINE_ACTIONS, SNAPSHOT_ACTIONS
 from platforms.base import Call
-from tests.platforms.azure.cloud import DISK_BYTES, GROUP, SUBSCRIPTION, Cloud, take
+from tests.platforms.azure.cloud import (
+    DISK_BYTES,
+    GROUP,
+    RUN,
+    SUBSCRIPTION,
+    Cloud,
+    machine_of,
+    take,
+)
 
 Edit = Callable[[dict[str, Any]], None]
 
@@ -310,6 +321,54 @@ def test_earlier_snapshots_and_too_many_grants_are_found(
     assert checks["azure-snapshot-earlier"].code == "FB-CHK-AZURE-SNAPSHOT-EARLIER"
     assert checks["azure-snapshot-room"].verdict is Verdict.FAILED
     assert checks["azure-snapshot-room"].code == "FB-CHK-AZURE-SNAPSHOT-ROOM"
+
+
+def test_a_run_at_work_on_the_same_disks_forbids_another(
+    cloud: Cloud, platform: AzurePlatform
+) -> None:
+    source = cloud.seed("contended")
+    machine = platform.inspect(source, Call()).machine
+    assert machine is not None
+    snapshots = take(platform, source, machine, "r1")
+    check = _checks(platform.inspect(source, Call()))["azure-other-run"]
+    assert (check.verdict, check.code) == (Verdict.FAILED, "FB-CHK-AZURE-OTHER-RUN")
+    for words in ("contended-os-r1", "of run 'run-1'", "of machine 'web'", "made in the last 15"):
+        assert words in check.seen
+    # A fresh start right after an abort, which takes its snapshots along.
+    platform.release_snapshots([], list(snapshots.values()), RUN, Call())
+    assert _not_passed(platform.inspect(source, Call())) == {}
+
+
+def test_an_old_snapshot_of_a_run_forbids_nothing_until_it_is_read(
+    cloud: Cloud, tmp_path: Path
+) -> None:
+    old = Cloud(tmp_path)
+    source = old.seed("aged")
+    old.start()
+    try:
+        snapshot = take(old.platform(), source, machine_of(old.platform(), source), "r1")["os"]
+        old.stop()
+        old.edit_state(_an_hour_ago)
+        old.start()
+        platform = old.platform()
+        report = platform.inspect(source, Call())
+        assert _not_passed(report) == {"azure-snapshot-earlier": Verdict.WARNING}
+        assert "of run 'run-1' of machine 'web'" in _checks(report)["azure-snapshot-earlier"].seen
+        with platform.open_snapshot(snapshot, None, Call()):
+            check = _checks(platform.inspect(source, Call()))["azure-other-run"]
+        assert check.verdict is Verdict.FAILED
+        assert check.seen.endswith("is being read")
+    finally:
+        old.stop()
+        os.environ.update(cloud.ready["environment"])
+
+
+def _an_hour_ago(state: dict[str, Any]) -> None:
+    made = datetime.now(UTC) - timedelta(hours=1)
+    change = _edit(
+        "microsoft.compute/snapshots", "", "body.properties.timeCreated", made.isoformat()
+    )
+    change(state["resources"])
 
 
 def test_a_stopped_machine_is_usable(cloud: Cloud, platform: AzurePlatform) -> None:
