@@ -23,7 +23,7 @@ from workflows.failback import FailbackWorkflow
 
 BLOCK = re.compile(r"```(sh|json)\n(.*?)```", re.DOTALL)
 # What each machine of the page has gone through before the page speaks of it.
-MACHINES = {"app01": "vm-1", "app02": "vm-1", "app03": "sick", "app04": "vm-1"}
+MACHINES = {"app01": "vm-1", "app02": "vm-2", "app03": "sick", "app04": "vm-4"}
 
 
 @dataclass
