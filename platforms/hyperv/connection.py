@@ -145,12 +145,15 @@ class Connection:
         self, command: str, deadline: float, stop: threading.Event | None
     ) -> tuple[bytes, int]:
         output: list[bytes] = []
+        told_to_stop = False
         while True:
-            if stop is not None and stop.is_set():
-                self._terminate(command)
-                raise Stopped(f"A script on {self._name} was told to stop.")
+            if stop is not None and stop.is_set() and not told_to_stop:
+                told_to_stop = True
+                deadline = min(deadline, time.monotonic() + self._host.stop_grace_seconds)
             if time.monotonic() > deadline:
                 self._terminate(command)
+                if told_to_stop:
+                    raise Stopped(f"A script on {self._name} was told to stop.")
                 raise HypervisorFailed(
                     f"A script on {self._name} did not end in time.",
                     hint="Look at the host's load and its Hyper-V event log.",
@@ -195,12 +198,15 @@ class ConnectionPool:
         Args:
             action: What it does and to what, for the error's text: "… could not <action>".
             body: From `scripts`.
-            stop: Ends the wait, and the script on the host.
+            stop: No script is begun once it is set; one that runs is waited for, and ended on the
+                host only after `stop_grace_seconds`.
             timeout_seconds: How long it may take; the host's own setting if not said.
 
         Raises:
             FailbackError: As `errors` says.
         """
+        if stop is not None and stop.is_set():
+            raise Stopped(f"Told to stop before {self._name} was asked to {action}.")
         limit = timeout_seconds or self._host.script_timeout_seconds
         deadline = time.monotonic() + limit
         if not self._places.acquire(timeout=limit):

@@ -46,6 +46,9 @@ class HyperVHost:
         operation_timeout_seconds: How long the host may hold one WS-Man request.
         read_timeout_seconds: How long a silent connection lasts; more than the former.
         script_timeout_seconds: How long one script may run.
+        stop_grace_seconds: How long a script that is running may take to end when its caller is
+            told to stop. One that is cut off may still be at work on the host, and attach a disk
+            after the undo has detached it.
         merge_timeout_seconds: How long to wait for a removed checkpoint's disks to be merged.
         connections: Scripts that run at once on this host; WinRM allows a user 30 shells or fewer.
         mover_vms: Name of the virtual machine on this host that runs a mover, by the mover's name;
@@ -66,6 +69,7 @@ class HyperVHost:
     operation_timeout_seconds: int = 20
     read_timeout_seconds: int = 30
     script_timeout_seconds: float = 300.0
+    stop_grace_seconds: float = 60.0
     merge_timeout_seconds: float = 6 * 3600.0
     connections: int = 4
     mover_vms: dict[str, str] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -189,8 +190,7 @@ async def test_a_full_journal_disk_waits_for_room_and_loses_nothing(new_lab: New
         filler = state_dir / "filler"
         await run.start()
         await run.until(lambda s: s.phase.position >= Phase.PREPARING.position)
-        with filler.open("wb") as other_data:
-            other_data.write(bytes(298 * 2**20))
+        fill(filler)
         await run.until_blocked("FB-JOURNAL-FULL")
         filler.unlink()
         while (state := await run.until(lambda _s: True)).phase is Phase.SYNCING or state.blocked:
@@ -203,6 +203,13 @@ async def test_a_full_journal_disk_waits_for_room_and_loses_nothing(new_lab: New
     finally:
         lab.stop("mover")
         command("umount", state_dir)
+
+
+def fill(path: Path) -> None:
+    """Somebody else's data takes all the room there is."""
+    with path.open("wb", buffering=0) as other_data, contextlib.suppress(OSError):
+        while True:
+            other_data.write(bytes(2**20))
 
 
 async def test_two_attempts_at_one_disk_cannot_both_write(run: Driver) -> None:

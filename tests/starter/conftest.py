@@ -87,11 +87,11 @@ def failback(
 
 
 def spec_text(machine: str, vm: str = "vm-1", **more: Any) -> str:
-    """A spec as YAML (JSON is YAML)."""
+    """A spec as YAML (JSON is YAML). No two machines share one in Azure."""
     return json.dumps(
         {
             "machine": machine,
-            "azure": {"subscription_id": "s", "resource_group": "rg-1", "vm": vm},
+            "azure": {"subscription_id": f"s-{machine}", "resource_group": "rg-1", "vm": vm},
             "on_premises": {"host": "hv1"},
             "mover": "mover1",
             "sync": {"interval": "1s"},

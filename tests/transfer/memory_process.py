@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from pathlib import Path
 
@@ -19,8 +18,13 @@ def main(directory: str) -> None:
         session.verify_round(1)
         session.verify_all(source=source, ranges=source.allocated)
         session.roll_back()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    sys.stdout.write(f"{result.bytes_written} {peak}\n")
+    sys.stdout.write(f"{result.bytes_written} {peak_mib()}\n")
+
+
+def peak_mib() -> int:
+    """Of this program alone: what `getrusage` says begins with the peak of whoever forked it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 if __name__ == "__main__":

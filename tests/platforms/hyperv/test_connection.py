@@ -269,11 +269,32 @@ def test_a_script_that_hangs_is_ended_by_the_deadline(
     pool.close()
 
 
+def test_a_running_script_is_waited_for_when_told_to_stop(
+    hypervisor: Hypervisor, fair_weather: None
+) -> None:
+    pool = ConnectionPool("hv1", hypervisor.host())
+    rule = hypervisor.misbehave("Get-VMHost", "delay", seconds=1.0, times=1)
+    stop = threading.Event()
+    answers: list[object] = []
+    thread = threading.Thread(
+        target=lambda: answers.append(pool.ask("answer", scripts.host_facts(), stop=stop))
+    )
+    thread.start()
+    wait_until(lambda: chaos.hits(hypervisor.directory, rule) > 0, 10)
+    stop.set()
+    thread.join(10)
+    assert len(answers) == 1
+    pool.close()
+
+
 def test_a_script_that_hangs_is_left_when_told_to_stop(
     hypervisor: Hypervisor, fair_weather: None
 ) -> None:
     pool = ConnectionPool(
-        "hv1", hypervisor.host(operation_timeout_seconds=1, read_timeout_seconds=5)
+        "hv1",
+        hypervisor.host(
+            operation_timeout_seconds=1, read_timeout_seconds=5, stop_grace_seconds=0.5
+        ),
     )
     rule = hypervisor.misbehave("Get-VMHost", "hang", times=1)
     stop = threading.Event()
