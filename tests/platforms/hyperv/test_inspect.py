@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lab import chaos
 from lab.hyperv.model import Adapter, Checkpoint, Drive
 from models.machine import CloudMachine, OnPremisesReport, Verdict
 from models.spec import FailbackSpec
@@ -212,3 +213,19 @@ def test_without_azures_half_what_is_possible_is_checked(platform: HyperVPlatfor
     report = platform.inspect(spec("running"), None, MOVER, Call())
     assert _codes(report, Verdict.FAILED) == [P + "NOT-OFF"]
     assert report.machine is None
+
+
+def test_a_host_without_the_hyper_v_module_says_so(
+    platform: HyperVPlatform, hypervisor: Hypervisor
+) -> None:
+    hypervisor.misbehave(
+        "Get-VMHost",
+        "fail",
+        code="CommandNotFoundException",
+        message="The term 'Get-VMHost' is not recognized as the name of a cmdlet.",
+    )
+    try:
+        report = platform.inspect(spec("good"), cloud(*EXISTING), MOVER, Call())
+    finally:
+        chaos.clear(hypervisor.directory)
+    assert _codes(report, Verdict.FAILED) == [P + "MODULE"]
