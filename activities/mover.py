@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,7 +43,7 @@ from models.errors import DiskMismatch, FailbackError, StateCorrupt, Verificatio
 from models.machine import CheckResult, Leftover, Snapshot, Verdict
 from models.status import DiskProgress, DiskRound, VerificationRecord
 from models.units import human_size
-from platforms.base import Call, CloudPlatform, SourceRange
+from platforms.base import Call, CloudPlatform, SnapshotReader, SourceRange
 from transfer.control import Control
 from transfer.http_source import HttpRangeSource
 from transfer.plan import Progress, RoundPlan, RoundResult
@@ -89,7 +89,7 @@ class MoverActivities:
         """See that the disk is there, of the right size, unused, and that its journal opens."""
 
         def work(call: Call) -> None:
-            with self._session(asked, call):
+            with self._session(asked, call, new=True):
                 return
 
         await run_blocking(work)
@@ -106,7 +106,6 @@ class MoverActivities:
         """Read back from the device what a round wrote."""
 
         def work(call: Call, see: Callable[[Progress], None]) -> DiskRound:
-            self._require_journal(asked)
             with self._session(asked, call) as session:
                 result = session.verify_round(asked.round, Control(stopping=call.stop), see)
             return DiskRound(
@@ -144,8 +143,8 @@ class MoverActivities:
 
     @activity.defn(name=MOVER_LEFTOVERS)
     async def leftovers(self, asked: LeftoverInput) -> list[Leftover]:
-        """Journals that are still kept on this mover for the spec's machine."""
-        del asked
+        """Journals that are still kept on this mover, of whatever machine."""
+        del asked  # every run's, as on the platforms
         return await run_blocking(
             lambda _call: [
                 Leftover(
@@ -165,7 +164,6 @@ class MoverActivities:
         options = self._options
         delta = asked.method == "changed-ranges"
         _same_size(asked.disk.size_bytes, asked.snapshot)
-        self._require_journal(asked)
         order = ControlInput(
             run_id=asked.run_id, paused=asked.paused, bandwidth_limit=asked.bandwidth_limit
         )
@@ -187,18 +185,15 @@ class MoverActivities:
             self._cloud.open_snapshot(
                 asked.snapshot, asked.base if delta else None, call
             ) as reader,
+            closing(_source(reader)) as source,
         ):
-            source = HttpRangeSource(reader.url, size=reader.size_bytes, ca_file=reader.ca_file)
-            try:
-                result = session.apply_round(
-                    plan,
-                    source,
-                    lambda: _ranges(reader.changed() if delta else reader.allocated()),
-                    control,
-                    see,
-                )
-            finally:
-                source.close()
+            result = session.apply_round(
+                plan,
+                source,
+                lambda: _ranges(reader.changed() if delta else reader.allocated()),
+                control,
+                see,
+            )
         return _disk_round(asked, result)
 
     def _roll_back(
@@ -209,7 +204,6 @@ class MoverActivities:
         restored = 0
         # A journal that is here is always rolled back: a run that was reset has its name again.
         if has_journal(*place) or (asked.journal_expected and not was_undone(*place)):
-            self._require_journal(asked)
             with self._session(asked, call) as session:
                 restored = session.roll_back(0, Control(stopping=call.stop), see).bytes
                 mark_undone(*place)
@@ -238,7 +232,6 @@ class MoverActivities:
     def _verify_all(
         self, asked: VerifyAllInput, call: Call, see: Callable[[Progress], None]
     ) -> VerificationRecord:
-        self._require_journal(asked)
         record = VerificationRecord(
             at=datetime.now(UTC),
             disk_id=asked.disk.disk_id,
@@ -249,23 +242,25 @@ class MoverActivities:
         with (
             self._session(asked, call) as session,
             self._cloud.open_snapshot(asked.snapshot, None, call) as reader,
+            closing(_source(reader)) as source,
         ):
-            source = HttpRangeSource(reader.url, size=reader.size_bytes, ca_file=reader.ca_file)
             try:
                 result = session.verify_all(
                     Control(stopping=call.stop), see, source, lambda: _ranges(reader.allocated())
                 )
             except VerificationFailed as error:
                 return record.model_copy(update={"detail": str(error)})
-            finally:
-                source.close()
         return record.model_copy(
             update={"equal": True, "bytes_read": result.bytes, "manifest_root": result.root}
         )
 
     @contextmanager
-    def _session(self, asked: DiskInput, call: Call) -> Iterator[DiskSession]:
+    def _session(self, asked: DiskInput, call: Call, *, new: bool = False) -> Iterator[DiskSession]:
+        """The disk held for writing. Only the first session of a run may be `new`: any other finds
+        the journal that one made."""
         options = self._options
+        if not new:
+            self._require_journal(asked)
         device = find_device(options.device_dir, asked.disk, options.device_timeout, call.stop)
         target = DeviceTarget(device, asked.disk.size_bytes)
         with open_session(
@@ -370,6 +365,10 @@ def _same_size(size_bytes: int, snapshot: Snapshot) -> None:
             "bytes on-premises.",
             hint="It was resized during the run: abort, make both sizes equal, start again.",
         )
+
+
+def _source(reader: SnapshotReader) -> HttpRangeSource:
+    return HttpRangeSource(reader.url, size=reader.size_bytes, ca_file=reader.ca_file)
 
 
 def _ranges(ranges: Iterator[SourceRange]) -> Iterator[Range]:

@@ -62,11 +62,6 @@ class Disks:
             target.truncate(self.size)
         make_durable(self.target)
 
-    def full_target(self) -> None:
-        """Make the target a whole copy of the base."""
-        shutil.copy(self.base, self.target)
-        make_durable(self.target)
-
     def evict(self) -> None:
         """Drop source and target from the page cache."""
         for path in (self.source, self.target):

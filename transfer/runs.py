@@ -23,6 +23,16 @@ def safe_name(name: str) -> str:
     return quote(name, safe="").replace(".", "%2E")
 
 
+def disk_directory(state_dir: Path, disk_id: str) -> Path:
+    """Where everything about a disk is kept."""
+    return state_dir / safe_name(disk_id)
+
+
+def run_directory(disk: Path, run_id: str) -> Path:
+    """Where a run keeps its ledger and journals, below its disk's directory."""
+    return disk / f"{_RUN}{safe_name(run_id)}"
+
+
 def known_runs(state_dir: Path) -> Iterator[tuple[str, str]]:
     """Disk and run of every ledger kept below `state_dir`."""
     for directory in sorted(state_dir.glob(f"*/{_RUN}*")):
@@ -31,20 +41,24 @@ def known_runs(state_dir: Path) -> Iterator[tuple[str, str]]:
 
 def has_journal(state_dir: Path, disk_id: str, run_id: str) -> bool:
     """Whether this mover keeps the journal of a run on a disk."""
-    return (state_dir / safe_name(disk_id) / f"{_RUN}{safe_name(run_id)}").is_dir()
+    return run_directory(disk_directory(state_dir, disk_id), run_id).is_dir()
 
 
 def mark_undone(state_dir: Path, disk_id: str, run_id: str) -> None:
     """Remember that a run was rolled back on a disk, before its journal goes: a missing journal
     then means that all is done, and without this mark that it was lost."""
-    disk = state_dir / safe_name(disk_id)
-    (disk / f"{_UNDONE}{safe_name(run_id)}").touch()
-    sync_directory(disk)
+    mark = _mark(state_dir, disk_id, run_id)
+    mark.touch()
+    sync_directory(mark.parent)
 
 
 def was_undone(state_dir: Path, disk_id: str, run_id: str) -> bool:
     """Whether `mark_undone` was called for this run and disk."""
-    return (state_dir / safe_name(disk_id) / f"{_UNDONE}{safe_name(run_id)}").exists()
+    return _mark(state_dir, disk_id, run_id).exists()
+
+
+def _mark(state_dir: Path, disk_id: str, run_id: str) -> Path:
+    return disk_directory(state_dir, disk_id) / f"{_UNDONE}{safe_name(run_id)}"
 
 
 def forget_run(
@@ -56,8 +70,8 @@ def forget_run(
     Raises:
         DiskBusy: A writer holds the disk and does not let go.
     """
-    disk = state_dir / safe_name(disk_id)
-    directory = disk / f"{_RUN}{safe_name(run_id)}"
+    disk = disk_directory(state_dir, disk_id)
+    directory = run_directory(disk, run_id)
     if not directory.is_dir():
         return
     with contextlib.closing(WriterLock(disk, wait_for_lock_seconds)):

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote
 
 from models.errors import BaseUnavailable, JournalFull, StateCorrupt
 from transfer.control import Control
@@ -41,7 +40,7 @@ from transfer.progress import Meter
 from transfer.ranges import Ranges, one_pass, whole_blocks
 from transfer.rollback import Restorer
 from transfer.round import RoundRunner
-from transfer.runs import remove_run
+from transfer.runs import disk_directory, remove_run, run_directory, safe_name
 from transfer.source import Source
 from transfer.target import DeviceTarget
 from transfer.verify import Verifier
@@ -96,7 +95,7 @@ def open_session(
         DiskBusy, DiskMissing, DiskMismatch, DiskInUse, JournalFull, StateCorrupt
     """
     return DiskSession(
-        Path(state_dir) / _safe(disk_id), _safe(run_id), target, wait_for_lock_seconds
+        disk_directory(Path(state_dir), disk_id), run_id, target, wait_for_lock_seconds
     )
 
 
@@ -107,8 +106,8 @@ class DiskSession:
         self, directory: Path, run: str, target: DeviceTarget, wait_seconds: float
     ) -> None:
         self._directory = directory
-        self._run = run
-        self._run_directory = directory / f"run-{run}"
+        self._run = safe_name(run)
+        self._run_directory = run_directory(directory, run)
         self._reserve = self._run_directory / "reserve"
         self._target = target
         with contextlib.ExitStack() as undo:
@@ -403,10 +402,3 @@ def _allocated(path: Path) -> int:
         return path.stat().st_blocks * 512
     except FileNotFoundError:
         return 0
-
-
-def _safe(name: str) -> str:
-    """A name as one path component."""
-    if not name:
-        raise ValueError("a disk and a run must have a name")
-    return quote(name, safe="").replace(".", "%2E")

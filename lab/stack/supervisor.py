@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from lab.stack import ports as port_book
 from lab.stack.errors import LabError
@@ -241,14 +240,6 @@ class Supervisor:
             return False
         # What an earlier process left behind says nothing about this one.
         return bool((said["pid"] if isinstance(said, dict) else said) == identity.pid)
-
-    def ready_facts(self, name: str) -> dict[str, Any]:
-        """What an emulator says of itself in its ready file; empty if it does not run."""
-        try:
-            facts = json.loads(self._ready_file(name).read_text())
-        except (OSError, ValueError):
-            return {}
-        return facts if isinstance(facts, dict) else {}
 
 
 def product_command() -> list[str]:
